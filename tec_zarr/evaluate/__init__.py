@@ -1,0 +1,4 @@
+"""Measuring rate, distortion and speed beside what a user has today.
+
+`baselines` and `plots` need the extra `evaluate`.
+"""

@@ -1,0 +1,127 @@
+"""Table rows from the magnitudes of integers that are already decoded: no float takes part.
+
+The scale of a symbol is forecast from its neighbourhood, as image coders have long done (ECECOW,
+Wu 1997), here by a small network over the logarithms of magnitudes:
+
+    |earlier groups| -> log table -> 3x3 -> relu -> 1x1 -> + bias[quality, channel] -> row
+
+All weights are integers and every sum stays below 2**53, so that float64 matrix products are
+exact in any order and give the same row on every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tec_zarr.errors import ModelMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOG_UNIT = 8
+"""Steps an octave of the logarithms of magnitudes, and of the hidden units."""
+
+ROW_UNIT = 4
+"""Rows an octave of scale."""
+
+FIRST_OCTAVE = -5
+"""log2 of the (Laplacian) scale, in quantisation steps, of row 0."""
+
+WEIGHT_BITS = 8
+"""Binary digits of the weights below one."""
+
+LOG_ENTRIES = 4096
+"""Larger magnitudes share the last entry of the log table."""
+
+EXACT = 2.0**53
+"""Integers below it are exact in float64, and so are their sums."""
+
+
+def log_table() -> Tensor:
+    """round(LOG_UNIT * log2(1 + magnitude)), a constant of artifacts (shipped, never rebuilt)."""
+    magnitudes = torch.arange(LOG_ENTRIES, dtype=torch.float64)
+    return torch.round(LOG_UNIT * torch.log2(1 + magnitudes))
+
+
+def logarithms(symbols: Tensor, table: Tensor) -> Tensor:
+    """Log magnitudes of integer symbols, (n, c, y, x) float64 holding integers."""
+    return table[symbols.abs().clamp_(max=len(table) - 1)]
+
+
+def shifted(total: Tensor, bits: int) -> Tensor:
+    """Floor division by a power of two, exact on integers in float64."""
+    return torch.floor(total * 2.0**-bits)
+
+
+def neighbourhood(logs: Tensor, weight: Tensor) -> Tensor:
+    """A 3x3 convolution with replicated borders, as one product and nine shifted sums.
+
+    `logs` is (n, c, y, x), `weight` (hidden, c, 3, 3). A library convolution may choose an
+    algorithm that is not exact.
+    """
+    hidden, channels = weight.shape[:2]
+    height, width = logs.shape[2:]
+    taps = weight.permute(2, 3, 0, 1).reshape(9 * hidden, channels)
+    products = (taps @ logs.flatten(2)).view(-1, 9, hidden, height, width)
+    padded = functional.pad(products.flatten(1, 2), (1, 1, 1, 1), mode="replicate")
+    padded = padded.view(-1, 9, hidden, height + 2, width + 2)
+    windows = (
+        padded[:, 3 * dy + dx, :, dy : dy + height, dx : dx + width]
+        for dy in range(3)
+        for dx in range(3)
+    )
+    return sum(windows, start=torch.zeros((), dtype=logs.dtype, device=logs.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """The forecast of one group of channels; all tensors are float64 holding integers."""
+
+    bias: Tensor
+    """(quality codes, channels), in units of 2**-11 octaves above FIRST_OCTAVE."""
+
+    weight: Tensor | None = None
+    """(hidden, earlier channels, 3, 3), in units of 2**-WEIGHT_BITS; None: no context."""
+
+    hidden_bias: Tensor | None = None
+    """(quality codes, hidden), in units of 2**-11 octaves."""
+
+    out: Tensor | None = None
+    """(channels, hidden), in units of 2**-WEIGHT_BITS."""
+
+    def rows(self, logs: Sequence[Tensor], quality: int, channels: int, last: int) -> Tensor:
+        """Rows 0..last of the first `channels` channels; broadcasts to (n, channels, y, x).
+
+        `logs` are log magnitudes of the earlier maps, (n, c, y, x), to be joined along channels;
+        maps may be cut to their first channels, the others count as zero.
+        """
+        total = self.bias[quality, :channels].view(1, -1, 1, 1)
+        if self.weight is not None and logs:
+            total = total + self._context(logs, quality, channels)
+        octaves = WEIGHT_BITS + (LOG_UNIT // ROW_UNIT).bit_length() - 1
+        return shifted(total, octaves).clamp_(0, last)
+
+    def _context(self, logs: Sequence[Tensor], quality: int, channels: int) -> Tensor:
+        if self.weight is None or self.hidden_bias is None or self.out is None:
+            raise ModelMismatchError("a context network has a weight without a bias or an output")
+        joined = torch.cat(list(logs), 1)
+        hidden = neighbourhood(joined, self.weight[:, : joined.shape[1]])
+        hidden = hidden + self.hidden_bias[quality].view(1, -1, 1, 1)
+        hidden = shifted(hidden, WEIGHT_BITS).clamp_(min=0)
+        mixed = self.out[:channels] @ hidden.flatten(2)
+        return mixed.view(-1, channels, *hidden.shape[2:])
+
+    def __post_init__(self) -> None:
+        """Check that no sum can leave the integers that float64 holds exactly."""
+        largest = float(self.bias.abs().max())
+        if self.weight is not None and self.hidden_bias is not None and self.out is not None:
+            logs = LOG_UNIT * 12.0
+            hidden = self.weight.abs().sum((1, 2, 3)).max() * logs + self.hidden_bias.abs().max()
+            largest += float(self.out.abs().sum(1).max() * hidden)
+        if not largest < EXACT:
+            raise ModelMismatchError("the integers of a context network are too large to be exact")

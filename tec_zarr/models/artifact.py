@@ -1,0 +1,87 @@
+"""A file with all that decoding needs of a model, and its identity.
+
+The file is safetensors: float16/float32 weights, integer tables, and two JSON texts in its
+metadata: `fields` (what decoding reads) and `card` (prose). The identity is a SHA-256 over `fields`
+and the tensors; the prose is outside it. Loading runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from tec_zarr.errors import ModelMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+VERSION = 1
+"""Version of the artifact format; readers refuse a newer one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """The content of an artifact file."""
+
+    fields: Mapping[str, Any]
+    """What decoding reads besides tensors: family, sizes, bands, qualities. Plain JSON."""
+
+    tensors: Mapping[str, NDArray[Any]]
+    """Weights and integer tables by name."""
+
+    card: Mapping[str, Any] = field(default_factory=dict)
+    """Prose: data, licence, measured rate and distortion. No part of the identity."""
+
+    def identity(self) -> str:
+        """SHA-256, in hex, of the fields and tensors."""
+        digest = hashlib.sha256(_canonical(self.fields))
+        for name in sorted(self.tensors):
+            value = np.ascontiguousarray(self.tensors[name])
+            value = value.astype(value.dtype.newbyteorder("<"), copy=False)
+            digest.update(_canonical([name, value.dtype.str, list(value.shape)]))
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> str:
+        """Write the file and return its identity."""
+        metadata = {"fields": _text(self.fields), "card": _text(self.card)}
+        tensors = {name: np.ascontiguousarray(value) for name, value in self.tensors.items()}
+        save_file(tensors, path, metadata=metadata)
+        return self.identity()
+
+
+def load(path: Path) -> Artifact:
+    """Read an artifact file.
+
+    Raises ModelMismatchError if it is none, or of a version that this release does not read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        fields, card = json.loads(metadata["fields"]), json.loads(metadata["card"])
+    except (SafetensorError, KeyError, json.JSONDecodeError, TypeError) as err:
+        raise ModelMismatchError(f"{path} is no TEC artifact: {err}") from err
+    version = fields.get("version") if isinstance(fields, dict) else None
+    if version != VERSION:
+        raise ModelMismatchError(
+            f"{path} has artifact version {version}; this release reads {VERSION}"
+        )
+    return Artifact(fields, tensors, card)
+
+
+def _canonical(value: object) -> bytes:
+    return _text(value).encode()
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

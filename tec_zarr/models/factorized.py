@@ -1,0 +1,206 @@
+"""TEC-FP: a transform of single frames and a prior whose table rows need no float.
+
+The official models use strided convolutions and one row a channel; the bundled one codes patches,
+with rows chosen by the magnitudes of integers already decoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tec_zarr.entropy.tables import Tables
+from tec_zarr.errors import ModelMismatchError
+from tec_zarr.models.activity import Activity
+from tec_zarr.models.artifact import VERSION, Artifact
+from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
+from tec_zarr.models.transforms import PatchTransform, StridedTransform
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from tec_zarr.models.coding import Coder
+
+DROPPED_PEAK = 3
+"""A tile is coded whole if a symbol of this magnitude would be dropped ..."""
+
+DROPPED_SHARE = 0.02
+"""... or if the squares of the dropped symbols sum to this share of the number of symbols."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FactorizedConfig:
+    """What the tensors of a TEC-FP artifact do not say by themselves."""
+
+    bands: tuple[str, ...]
+    """Bands of a frame, in the order of the network's input."""
+
+    layout: Literal["strided", "patch"]
+    """Kind of transform."""
+
+    width: int
+    """Channels inside the transform (N of the papers)."""
+
+    latents: int
+    """Strided: channels of the latent (M). Patch: leading channels that are grouped again."""
+
+    qualities: tuple[float, ...]
+    """The quality that each quality code stands for."""
+
+    groups: tuple[tuple[int, ...], ...] = ()
+    """Patch: channels of each context group of the coarse and of the fine map."""
+
+    certain: int = 0
+    """Patch: the first row that is not certain."""
+
+
+class Factorized(nn.Module):
+    """A TEC-FP model, on one device, in evaluation mode."""
+
+    temporal = False
+
+    def __init__(self, config: FactorizedConfig) -> None:
+        super().__init__()
+        self.config = config
+        bands = len(config.bands)
+        self.transform: StridedTransform | PatchTransform
+        if config.layout == "strided":
+            self.transform = StridedTransform(bands, config.width, config.latents)
+        else:
+            codes = len(config.qualities)
+            self.transform = PatchTransform(bands, config.width, config.latents, codes)
+        self.prior: Prior
+        self.tables: Tables
+        self.identity = bytes(16)
+        self.register_buffer("mean", torch.zeros(bands))
+        self.register_buffer("std", torch.ones(bands))
+        self.register_buffer("covariance", torch.eye(bands))
+        self.mean: Tensor
+        self.std: Tensor
+        self.covariance: Tensor
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of a frame, in the order of the network's input."""
+        return self.config.bands
+
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        """The quality that each quality code stands for."""
+        return self.config.qualities
+
+    @property
+    def stride(self) -> int:
+        """Tile sides are padded to a multiple of it, in pixels."""
+        return max(self.transform.strides)
+
+    def grid(self, tiles: int, frames: int, size: tuple[int, int]) -> Grid:
+        """Latent sizes of a batch of tiles of `size` (y, x) pixels, multiples of `stride`."""
+        sizes = tuple((size[0] // s, size[1] // s) for s in self.transform.strides)
+        return Grid(tiles, frames, sizes, self.mean.device)
+
+    def analyse(self, frames: Tensor, quality: int) -> Coded:
+        """Symbols of frames, (tiles, frames, band, y, x) in normalised units."""
+        maps = self.transform.analysis(frames.flatten(0, 1), quality)
+        rounded = (m.round().clamp_(-(2.0**30), 2.0**30).to(torch.int32) for m in maps)
+        symbols = tuple(m.unflatten(0, frames.shape[:2]) for m in rounded)
+        return Coded(symbols, np.zeros(len(frames), np.int32))
+
+    def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
+        """Write `coded`, or read it if None; returns what readers see."""
+        return self.prior.code(coder, coded, grid, quality)
+
+    def revised(self, given: Coded, seen: Coded) -> Coded | None:
+        """What to write instead if the tables' certainty cost some tile too much, else None."""
+        harmed = torch.zeros(len(given.whole), dtype=torch.bool)
+        for before, after in zip(given.maps, seen.maps, strict=True):
+            lost = before.clone()
+            lost[:, :, : after.shape[2]] -= after
+            lost = lost.flatten(1).abs().cpu()
+            energy = lost.double().square().sum(1)
+            harmed |= (lost.amax(1) >= DROPPED_PEAK) | (energy > DROPPED_SHARE * lost.shape[1])
+        if not harmed.any():
+            return None
+        return given._replace(whole=harmed.numpy().astype(np.int32))
+
+    def synthesise(self, coded: Coded, quality: int) -> Tensor:
+        """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""
+        tiles, frames = coded.maps[0].shape[:2]
+        maps = tuple(m.flatten(0, 1).float() for m in coded.maps)
+        return self.transform.synthesis(maps, quality).unflatten(0, (tiles, frames))
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Factorized:
+        """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
+        config = _config(artifact.fields["config"])
+        tensors = dict(artifact.tensors)
+        model = cls(config)
+        model.tables = Tables(*(tensors.pop(f"tables.{name}") for name in TABLE_FIELDS))
+        integers = {name: tensors.pop(name) for name in list(tensors) if name.startswith("prior.")}
+        weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
+        try:
+            model.load_state_dict(weights, strict=True)
+        except RuntimeError as err:
+            raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
+        model.prior = prior_of(config, integers)
+        model.identity = bytes.fromhex(artifact.identity())[:16]
+        return model.eval().requires_grad_(requires_grad=False)
+
+    def to_artifact(
+        self, integers: Mapping[str, NDArray[Any]], card: Mapping[str, Any], *, half: bool
+    ) -> Artifact:
+        """Pack the model; `integers` are the prior's tensors, `half` stores matrices as float16."""
+        tensors: dict[str, NDArray[Any]] = dict(integers)
+        for name, value in self.state_dict().items():
+            wide = value.detach().cpu().numpy()
+            tensors[name] = wide.astype(np.float16) if half and wide.ndim == 4 else wide
+        tensors |= {f"tables.{name}": getattr(self.tables, name) for name in TABLE_FIELDS}
+        fields = {"version": VERSION, "family": "fp", "config": asdict(self.config)}
+        return Artifact(fields, tensors, card)
+
+
+TABLE_FIELDS = ("cdf", "sizes", "offsets")
+
+
+def _config(values: Mapping[str, Any]) -> FactorizedConfig:
+    tuples: dict[str, Any] = {name: _tupled(value) for name, value in values.items()}
+    try:
+        return FactorizedConfig(**tuples)
+    except TypeError as err:
+        raise ModelMismatchError(f"the artifact's configuration does not fit: {err}") from err
+
+
+def _tupled(value: object) -> object:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
+
+
+def prior_of(config: FactorizedConfig, integers: Mapping[str, NDArray[Any]]) -> Prior:
+    """The prior of a configuration, from its integer tensors by name."""
+    if config.layout == "strided":
+        return StaticPrior(config.latents)
+    exact = {name: torch.from_numpy(value).double() for name, value in integers.items()}
+    activities = tuple(
+        tuple(_activity(exact, f"prior.{level}.{group}.") for group in range(len(channels)))
+        for level, channels in enumerate(config.groups)
+    )
+    return ActivityPrior(
+        groups=config.groups,
+        activities=activities,
+        logs=exact["prior.logs"],
+        upward=exact["prior.upward"],
+        upward_bias=exact["prior.upward_bias"],
+        extents=exact["prior.extents"].long(),
+        certain=config.certain,
+        last=int(exact["prior.last"]),
+    )
+
+
+def _activity(exact: Mapping[str, Tensor], prefix: str) -> Activity:
+    names = ("bias", "weight", "hidden_bias", "out")
+    return Activity(*(exact.get(prefix + name) for name in names))  # type: ignore[arg-type]

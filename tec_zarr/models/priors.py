@@ -1,0 +1,159 @@
+"""Which table row codes which symbol of TEC-FP: rows come from integers, the same everywhere.
+
+A prior codes the integer maps of a transform through a `Coder`; the same function writes and reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tec_zarr.models.activity import WEIGHT_BITS, Activity, logarithms, shifted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tec_zarr.models.coding import Coder, Ints
+
+
+class Coded(NamedTuple):
+    """The integers of some tiles of equal size."""
+
+    maps: tuple[Tensor, ...]
+    """One (tiles, frames, channels, y, x) int32 tensor for each resolution."""
+
+    whole: Ints
+    """(tiles,): 1 where symbols that the tables call certain are coded nevertheless."""
+
+
+class Grid(NamedTuple):
+    """The sizes of a batch of latents."""
+
+    tiles: int
+    frames: int
+    sizes: tuple[tuple[int, int], ...]
+    """(y, x) of each map."""
+
+    device: torch.device
+
+
+class Prior(Protocol):
+    """Codes maps; `coded` is None when reading."""
+
+    def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded: ...
+
+
+def code_map(coder: Coder, symbols: Tensor | None, rows: Tensor, grid: Grid) -> Tensor:
+    """Code channels: `rows` (tiles * frames, c, y, x), symbols (tiles, frames, c, y, x)."""
+    flat = rows.reshape(grid.tiles, -1).to("cpu", torch.int32).numpy()
+    given = None if symbols is None else symbols.reshape(grid.tiles, -1).cpu().numpy()
+    known = torch.from_numpy(coder(given, flat)).to(grid.device)
+    return known.view(grid.tiles, grid.frames, *rows.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class StaticPrior:
+    """One table row for each channel (Balle et al. 2018, factorised prior): nothing to forecast."""
+
+    channels: int
+
+    def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
+        del quality  # one rate a model
+        height, width = grid.sizes[0]
+        rows = torch.arange(self.channels, device=grid.device).view(1, -1, 1, 1)
+        rows = rows.expand(grid.tiles * grid.frames, -1, height, width)
+        known = code_map(coder, None if coded is None else coded.maps[0], rows, grid)
+        return Coded((known,), np.ones(grid.tiles, np.int32))
+
+
+@dataclass(frozen=True, eq=False)
+class ActivityPrior:
+    """Rows by the magnitudes of earlier channels, coarse map first, groups of channels in order.
+
+    Rows below `certain` hold a single symbol, zero. A tile whose symbols would suffer is coded
+    `whole`: its rows start at `certain`, its channels are not cut. A tile's first symbol says so.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    """Channels of each group, for the coarse and for the fine map."""
+
+    activities: tuple[tuple[Activity, ...], ...]
+    """The forecast of each group."""
+
+    logs: Tensor
+    """Table of log magnitudes."""
+
+    upward: Tensor
+    """(maps * side**2, coarse channels): what the coarse map adds to the fine one's context."""
+
+    upward_bias: Tensor
+    """(maps * side**2,)."""
+
+    extents: Tensor
+    """(quality codes, 2): channels that are coded of each map unless a tile is whole."""
+
+    certain: int
+    """The first row that is not certain."""
+
+    last: int
+    """The last row of the forecast; the row after it codes the first symbol of a tile."""
+
+    def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
+        flags = np.full((grid.tiles, 1), self.last + 1, np.int32)
+        whole = coder(None if coded is None else coded.whole[:, None], flags)[:, 0]
+        state = _Pass(self, coder, grid, quality, torch.from_numpy(whole).to(grid.device))
+        given = (None, None) if coded is None else coded.maps
+        coarse = state.code_groups(0, given[0], [])
+        fine = state.code_groups(1, given[1], [state.upwards(coarse)])
+        return Coded((coarse, fine), whole)
+
+
+class _Pass:
+    """One batch on its way through an `ActivityPrior`."""
+
+    def __init__(
+        self, prior: ActivityPrior, coder: Coder, grid: Grid, quality: int, whole: Tensor
+    ) -> None:
+        self.prior, self.coder, self.grid, self.quality = prior, coder, grid, quality
+        self.cuts = [int(extent) for extent in prior.extents[quality]]
+        self.extents = [sum(g) for g in prior.groups] if whole.any() else self.cuts
+        self.whole = whole.bool().repeat_interleave(grid.frames).view(-1, 1, 1, 1)
+
+    def code_groups(self, level: int, symbols: Tensor | None, logs: Sequence[Tensor]) -> Tensor:
+        """Code a map group by group, each seeing the log magnitudes of those before it."""
+        size = self.grid.sizes[level]
+        done: list[Tensor] = []
+        context, start = list(logs), 0
+        groups = zip(self.prior.groups[level], self.prior.activities[level], strict=True)
+        for channels, activity in groups:
+            count = min(channels, self.extents[level] - start)
+            if count <= 0:
+                break
+            rows = activity.rows(context, self.quality, count, self.prior.last)
+            rows = rows.expand(self.grid.tiles * self.grid.frames, -1, *size)
+            rows = self._spared(rows, self.cuts[level] - start)
+            given = None if symbols is None else symbols[:, :, start : start + count]
+            done.append(code_map(self.coder, given, rows, self.grid))
+            context.append(logarithms(done[-1].flatten(0, 1), self.prior.logs))
+            start += count
+        return torch.cat(done, 2)
+
+    def upwards(self, coarse: Tensor) -> Tensor:
+        """Context that the coarse map gives to the fine one, at the fine one's resolution."""
+        logs = logarithms(coarse.flatten(0, 1), self.prior.logs)
+        total = self.prior.upward[:, : logs.shape[1]] @ logs.flatten(2)
+        total = shifted(total + self.prior.upward_bias[:, None], WEIGHT_BITS).clamp_(min=0)
+        side = self.grid.sizes[1][0] // self.grid.sizes[0][0]
+        return functional.pixel_shuffle(total.view(len(logs), -1, *logs.shape[2:]), side)
+
+    def _spared(self, rows: Tensor, cut: int) -> Tensor:
+        """Let whole tiles have no certain row, the others nothing else from channel `cut` on."""
+        if not self.whole.any():
+            return rows
+        beyond = torch.arange(rows.shape[1], device=rows.device).view(1, -1, 1, 1) >= cut
+        return torch.where(self.whole, rows.clamp(min=self.prior.certain), rows * ~beyond)

@@ -1,0 +1,1 @@
+"""Training of TEC models and their export to artifacts."""

@@ -1,0 +1,238 @@
+"""From a trained graph to an artifact: integer forecast, measured tables, calibrated qualities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.entropy.tables import Tables
+from tec_zarr.errors import TecError
+from tec_zarr.models.activity import (
+    FIRST_OCTAVE,
+    LOG_UNIT,
+    ROW_UNIT,
+    WEIGHT_BITS,
+    log_table,
+)
+from tec_zarr.models.factorized import Factorized, FactorizedConfig, prior_of
+from tec_zarr.train.loop import UNIT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from tec_zarr.models.artifact import Artifact
+    from tec_zarr.models.coding import Ints
+    from tec_zarr.train.data import Batches
+    from tec_zarr.train.forecast import GroupForecast
+    from tec_zarr.train.graph import TrainGraph
+
+ROWS = 64
+"""Rows of scales, a quarter of an octave apart."""
+
+SUPPORT = 1024
+"""Largest magnitude in a table; larger symbols escape."""
+
+QUALITIES = tuple(28 + 0.25 * code for code in range(113))
+"""PSNR in dB, peak 10000, that the quality codes stand for."""
+
+PRIOR_WEIGHT = 400.0
+"""Symbols' worth of the parametric distribution that is mixed into a measured one."""
+
+RARE = 2e-4
+"""Channels whose symbols are rarer than this are not coded at a quality, rows not at all."""
+
+PEAK = 10000.0
+
+FINE = 2.0 ** (WEIGHT_BITS + LOG_UNIT.bit_length() - 1)
+"""Units of biases in an octave."""
+
+
+@dataclass(eq=False)
+class Histogram:
+    """A coder that counts: how often each row met each symbol, clipped to the support."""
+
+    counts: NDArray[np.int64]
+
+    def __call__(self, symbols: Ints | None, rows: Ints) -> Ints:
+        if symbols is None:
+            raise TecError("a histogram cannot decode")
+        values = np.clip(symbols, -SUPPORT, SUPPORT) + SUPPORT
+        flat = np.ravel_multi_index((rows.ravel(), values.ravel()), self.counts.shape)
+        self.counts += np.bincount(flat, minlength=self.counts.size).reshape(self.counts.shape)
+        return symbols
+
+
+def export(
+    graph: TrainGraph, covariance: Tensor, batches: Batches, card: Mapping[str, Any]
+) -> Artifact:
+    """Measure `graph` (the averaged weights) on training batches and pack it."""
+    graph.eval()
+    steps = calibrated_steps(graph, batches)
+    integers = _integers(graph, steps)
+    model = _model(graph, covariance, steps)
+    with torch.inference_mode():
+        extents = measured_extents(model, batches)
+        integers["prior.extents"] = extents
+        model.prior = prior_of(model.config, integers)
+        counts = _counted(model, batches)
+    certain = first_certain(counts)
+    tables = tables_of(counts, certain)
+    model = _model(graph, covariance, steps, certain)
+    model.tables = tables
+    return model.to_artifact(integers, card, half=True)
+
+
+def calibrated_steps(graph: TrainGraph, batches: Batches, frames: int = 120) -> Tensor:
+    """The quantisation step of each quality: where the median training frame has that PSNR."""
+    low, high = graph.transform.span.tolist()
+    grid = torch.linspace(low - 0.5, high + 1.0, 25)
+    with torch.inference_mode():
+        curves = torch.stack([_psnr_curve(graph, batches, grid) for _ in range(frames)])
+    median = curves.nanmedian(0).values.numpy()
+    logs = np.interp(-np.array(QUALITIES), -median, grid.numpy())
+    return torch.from_numpy(np.exp2(logs)).float()
+
+
+def _psnr_curve(graph: TrainGraph, batches: Batches, grid: Tensor) -> Tensor:
+    sample = batches.draw(1)
+    curve = []
+    for log_step in grid:
+        result = graph(sample.frames, torch.exp2(log_step)[None])
+        errors = ((result.frames - sample.frames) * UNIT)[sample.counted]
+        curve.append(10 * torch.log10(PEAK**2 / errors.square().mean()))
+    return torch.stack(curve)
+
+
+def _integers(graph: TrainGraph, steps: Tensor) -> dict[str, NDArray[Any]]:
+    """The forecast's weights as integers, and its biases at every quality code."""
+    forecast, position = graph.forecast, graph.transform.position(steps)
+    up = forecast.zup
+    integers: dict[str, NDArray[Any]] = {
+        "prior.logs": log_table().numpy().astype(np.int16),
+        "prior.last": np.array(ROWS - 1, np.int32),
+        "prior.upward": _rounded(up.weight[:, :, 0, 0], 2.0**WEIGHT_BITS, np.int16),
+        "prior.upward_bias": _halved(up.bias, FINE),
+    }
+    for level, groups in enumerate(forecast.parts()):
+        for index, group in enumerate(groups):
+            for name, value in _group(group, position).items():
+                integers[f"prior.{level}.{index}.{name}"] = value
+    return integers
+
+
+def _group(group: GroupForecast, position: Tensor) -> dict[str, NDArray[Any]]:
+    bias = group.bias(position) - FIRST_OCTAVE + 0.5 / ROW_UNIT
+    values = {"bias": _rounded(bias, FINE, np.int32)}
+    if group.inside:
+        values["weight"] = _rounded(group.conv.weight, 2.0**WEIGHT_BITS, np.int16)
+        values["hidden_bias"] = _halved(
+            group.hb(position) + (0 if group.conv.bias is None else group.conv.bias), FINE
+        )
+        values["out"] = _rounded(group.out.weight[:, :, 0, 0], 2.0**WEIGHT_BITS, np.int16)
+    return values
+
+
+def _rounded(values: Tensor, unit: float, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
+    limits = np.iinfo(dtype)
+    scaled = np.round(values.detach().double().numpy() * unit)
+    return np.clip(scaled, limits.min, limits.max).astype(dtype)
+
+
+def _halved(values: Tensor | None, unit: float) -> NDArray[Any]:
+    """Round, and add half of what the shift after it cuts off."""
+    values = torch.zeros(()) if values is None else values
+    return _rounded(values, unit, np.int32) + np.int32(1 << (WEIGHT_BITS - 1))
+
+
+def _model(graph: TrainGraph, covariance: Tensor, steps: Tensor, certain: int = 0) -> Factorized:
+    transform = graph.transform
+    config = FactorizedConfig(
+        bands=S2L2A,
+        layout="patch",
+        width=transform.br_a.first.out_channels,
+        latents=transform.lead,
+        qualities=QUALITIES,
+        groups=graph.forecast.groups,
+        certain=certain,
+    )
+    model = Factorized(config)
+    weights = transform.state_dict() | {"steps": steps}
+    model.transform.load_state_dict(weights)
+    model.mean.copy_(torch.tensor(MEANS["s2l2a"]))
+    model.std.fill_(UNIT)
+    model.covariance.copy_(covariance)
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def measured_extents(model: Factorized, batches: Batches, frames: int = 60) -> NDArray[np.int32]:
+    """(codes, 2): how many channels of each map have symbols that are not too rare."""
+    codes = range(0, len(model.qualities), 8)
+    rates = np.zeros((len(codes), 2, max(model.transform.channels)))
+    for _ in range(frames):
+        sample = batches.draw(1).frames[None]
+        for place, code in enumerate(codes):
+            for level, symbols in enumerate(model.analyse(sample, code).maps):
+                rate = (symbols != 0).double().mean((0, 1, 3, 4)).numpy() / frames
+                rates[place, level, : len(rate)] += rate
+    found = np.array([[_extent(rate) for rate in levels] for levels in rates])
+    found = np.maximum.accumulate(found, axis=0)
+    blown = [
+        [np.interp(c, codes, found[:, level]) for level in (0, 1)] for c in range(len(QUALITIES))
+    ]
+    return np.minimum(np.ceil(np.array(blown) / 8) * 8, model.transform.channels).astype(np.int32)
+
+
+def _extent(rate: NDArray[Any]) -> int:
+    common = np.flatnonzero(rate > RARE)
+    return int(common[-1]) + 1 if len(common) else 8
+
+
+def _counted(model: Factorized, batches: Batches, frames: int = 600) -> NDArray[np.int64]:
+    histogram = Histogram(np.zeros((ROWS + 1, 2 * SUPPORT + 1), np.int64))
+    random = np.random.default_rng(0)
+    for _ in range(frames):
+        sample = batches.draw(1).frames[None]
+        code = int(random.integers(len(model.qualities)))
+        coded = model.analyse(sample, code)
+        model.code(histogram, coded, model.grid(1, 1, (sample.shape[-2], sample.shape[-1])), code)
+    return histogram.counts
+
+
+def first_certain(counts: NDArray[np.int64]) -> int:
+    """The first row whose symbols are not almost all zero."""
+    totals = counts[:ROWS].sum(1)
+    others = totals - counts[:ROWS, SUPPORT]
+    common = np.flatnonzero((others > RARE * totals) & (totals > 0))
+    return int(common[0]) if len(common) else ROWS
+
+
+def tables_of(counts: NDArray[np.int64], certain: int) -> Tables:
+    """Rows of measured symbols, symmetric, mixed with the Laplacian that a row stands for."""
+    pmf, offsets = [], []
+    for row in range(ROWS):
+        scale = 2.0 ** (FIRST_OCTAVE + row / ROW_UNIT)
+        reach = 0 if row < certain else int(min(SUPPORT, np.ceil(14 * scale) + 1))
+        pmf.append(_pmf(counts[row], scale, reach))
+        offsets.append(-reach)
+    pmf.append(np.array([1 - 2.0**-12, 2.0**-12]))  # the first symbol of a tile: whole or not
+    return Tables.from_pmf(pmf, [*offsets, 0])
+
+
+def _pmf(counts: NDArray[np.int64], scale: float, reach: int) -> NDArray[np.float64]:
+    if reach == 0:
+        return np.ones(1)
+    values = np.arange(-SUPPORT, SUPPORT + 1)
+    model = np.exp(-np.abs(values) / scale)
+    model *= (1 - np.exp(-1 / scale)) / (1 + np.exp(-1 / scale))
+    model[SUPPORT] = 1 - np.exp(-0.5 / scale)
+    model /= model.sum()
+    measured = counts + counts[::-1]
+    mixed = (measured + PRIOR_WEIGHT * model) / (measured.sum() + PRIOR_WEIGHT)
+    return mixed[SUPPORT - reach : SUPPORT + reach + 1]

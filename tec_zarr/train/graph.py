@@ -1,0 +1,58 @@
+"""The training graph of the bundled TEC-FP: one model for all rates."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tec_zarr.train.forecast import Forecast, laplace_bits
+
+if TYPE_CHECKING:
+    from tec_zarr.models.transforms import PatchTransform
+
+FINEST, COARSEST = 24.0, 6144.0
+"""Range of quantisation steps that a model is trained for, in digital numbers."""
+
+HIGH_RATE = 6 / math.log(2)
+"""lambda * step**2 at high rate: where d(bits)/d(step) balances d(step**2 / 12)/d(step)."""
+
+
+class Result(NamedTuple):
+    """What a step of training looks at."""
+
+    frames: Tensor
+    """Reconstruction in normalised units."""
+
+    bits: Tensor
+    """Estimated bits of each frame."""
+
+
+class TrainGraph(nn.Module):
+    """Analysis, additive noise or rounding, forecast of scales, synthesis.
+
+    x -> analysis -> / step -+-> + noise ---------------> bits
+                             +-> round -> forecast -------^
+                                   +-> * step -> synthesis -> x'
+    """
+
+    def __init__(
+        self, transform: PatchTransform, coarse: tuple[int, ...], fine: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.transform = transform
+        self.forecast = Forecast(coarse, fine, transform.group)
+
+    def forward(self, frames: Tensor, step: Tensor) -> Result:
+        """`frames` (n, band, y, x) in normalised units; `step` (n,) in normalised units."""
+        values = self.transform.analysis_at(frames, step)
+        hard = tuple(v.detach().round() for v in values)
+        through = tuple(v + (h - v.detach()) for v, h in zip(values, hard, strict=True))
+        coded = tuple(v + torch.rand_like(v) - 0.5 for v in values) if self.training else hard
+        scales = self.forecast(hard, self.transform.position(step))
+        bits = torch.stack(
+            [laplace_bits(c, s.float()).sum((1, 2, 3)) for c, s in zip(coded, scales, strict=True)]
+        ).sum(0)
+        return Result(self.transform.synthesis_at(through, step), bits)

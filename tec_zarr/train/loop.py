@@ -1,0 +1,201 @@
+"""The training loop: rate + lambda * distortion at quantisation steps drawn at random."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.models.transforms import PatchTransform
+from tec_zarr.train.data import Batches, Crops, load_scenes
+from tec_zarr.train.graph import COARSEST, FINEST, HIGH_RATE, TrainGraph
+from tec_zarr.train.start import band_covariance, start_from_pca
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+
+UNIT = 1000.0
+"""Digital numbers in a normalised unit; equal for all bands, so that all errors weigh the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run."""
+
+    data: Path
+    """Folder of scenes, see `data.load_scenes`."""
+
+    out: Path
+    """Folder of checkpoints and of the log."""
+
+    steps: int = 20_000
+    """Optimiser steps; the learning rate ends near zero there."""
+
+    batch: int = 8
+    """Frames a step."""
+
+    crop: int = 128
+    """Side of a training frame, in pixels."""
+
+    rate: float = 6e-4
+    """Learning rate of the nonlinear parts; the linear maps have 0.15 of it."""
+
+    width: int = 192
+    """Channels of the nonlinear branches."""
+
+    lead: int = 32
+    """Channels of the fine map that are transformed again."""
+
+    coarse: tuple[int, ...] = (16, 48, 448)
+    fine: tuple[int, ...] = (32, 64, 128, 512)
+    """Channels of the context groups of each map."""
+
+    seed: int = 0
+    save_every: int = 1000
+
+
+@dataclass(eq=False)
+class State:
+    """What a checkpoint holds, so that a run goes on where it stopped."""
+
+    graph: TrainGraph
+    average: TrainGraph
+    """Exponential moving average of the weights: what is exported."""
+
+    optimiser: torch.optim.Optimizer
+    covariance: Tensor
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write atomically."""
+        partial = path.with_suffix(".partial")
+        torch.save({name: _state(value) for name, value in vars(self).items()}, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint."""
+        saved = torch.load(path, weights_only=True)
+        for part in (self.graph, self.average, self.optimiser):
+            part.load_state_dict(saved[next(k for k, v in vars(self).items() if v is part)])
+        self.covariance, self.step = saved["covariance"], saved["step"]
+
+
+def train(config: TrainConfig) -> Path:
+    """Train, or go on from the last checkpoint in `config.out`; returns the checkpoint's path."""
+    torch.manual_seed(config.seed)
+    config.out.mkdir(parents=True, exist_ok=True)
+    mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
+    crops = Crops(load_scenes(config.data), config.crop, config.seed)
+    state = new_state(config, band_covariance(crops, mean, std))
+    batches = Batches(crops, mean, std, state.covariance)
+    path = config.out / "checkpoint.pt"
+    if path.exists():
+        state.load(path)
+    else:
+        start_from_pca(state.graph, Batches(crops, mean, std, state.covariance, drop=0))
+        state.average.load_state_dict(state.graph.state_dict())
+    with (config.out / "log.jsonl").open("a") as lines:
+        for record in run(state, batches, config):
+            lines.write(json.dumps(record) + "\n")
+            lines.flush()
+            log.info("%s", record)
+            if state.step % config.save_every == 0 or state.step == config.steps:
+                state.save(path)
+    return path
+
+
+def new_state(config: TrainConfig, covariance: Tensor) -> State:
+    """An untrained model and its optimiser."""
+    graph, average = (_graph(config) for _ in range(2))
+    linear = [p for name, p in graph.named_parameters() if _is_linear(name)]
+    other = [p for name, p in graph.named_parameters() if not _is_linear(name)]
+    groups = [{"params": linear, "share": 0.15}, {"params": other, "share": 1.0}]
+    return State(graph, average.eval(), torch.optim.Adam(groups, betas=(0.9, 0.99)), covariance)
+
+
+def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[dict[str, float]]:
+    """Train to `config.steps`, yielding a record every 100 steps."""
+    began, sums = time.monotonic(), torch.zeros(3)
+    while state.step < config.steps:
+        for group in state.optimiser.param_groups:
+            group["lr"] = config.rate * group["share"] * schedule(state.step, config.steps)
+        sample = batches.draw(config.batch)
+        step = draw_steps(config.batch)
+        with torch.autocast(sample.frames.device.type, torch.bfloat16):
+            result = state.graph.train()(sample.frames, step)
+        errors = (result.frames.float() - sample.frames) * sample.counted
+        squares = errors.square().sum((1, 2, 3))
+        cost = result.bits + HIGH_RATE / step.square() * squares
+        # Costs span three orders of magnitude over the rates; the root keeps one end from winning.
+        loss = (cost / cost.detach().clamp(min=50).sqrt()).mean() / config.crop
+        state.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(state.graph.parameters(), 60.0)
+        state.optimiser.step()
+        state.step += 1
+        _average(state)
+        pixels = config.batch * config.crop**2
+        sums += torch.tensor([loss.item(), result.bits.sum() / pixels, squares.sum() / pixels])
+        if state.step % 100 == 0 or state.step == config.steps:
+            loss_mean, bits, square = (sums / ((state.step - 1) % 100 + 1)).tolist()
+            seconds = time.monotonic() - began
+            yield {
+                "step": state.step,
+                "loss": loss_mean,
+                "bits_per_pixel": bits,
+                "squared_error_per_pixel": square,
+                "seconds": seconds,
+            }
+            sums.zero_()
+
+
+def schedule(step: int, steps: int) -> float:
+    """Warm up over 200 steps, then a cosine to a fiftieth."""
+    warm = min(1.0, (step + 1) / 200)
+    return warm * (0.02 + 0.49 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+
+
+def draw_steps(count: int) -> Tensor:
+    """Quantisation steps (n,) in normalised units, log-uniform and stratified over the batch."""
+    low, high = math.log2(FINEST / UNIT), math.log2(COARSEST / UNIT)
+    places = (torch.rand(()) + torch.arange(count) / count) % 1
+    return torch.exp2(low + (high - low) * places)
+
+
+def _graph(config: TrainConfig) -> TrainGraph:
+    transform = PatchTransform(len(S2L2A), config.width, config.lead, 1)
+    transform.span.copy_(torch.log2(torch.tensor([FINEST, COARSEST]) / UNIT))
+    return TrainGraph(transform, config.coarse, config.fine)
+
+
+def _is_linear(name: str) -> bool:
+    return name.startswith(("transform.lin_", "transform.z_"))
+
+
+def _average(state: State) -> None:
+    weight = 1 - min(0.999, (state.step + 1) / (state.step + 20))
+    with torch.no_grad():
+        for mean, value in zip(state.average.parameters(), state.graph.parameters(), strict=True):
+            mean.lerp_(value, weight)
+
+
+def _state(value: object) -> object:
+    return value.state_dict() if hasattr(value, "state_dict") else value
+
+
+def describe(config: TrainConfig) -> dict[str, Any]:
+    """The run as plain JSON, for the model card."""
+    return {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in asdict(config).items()
+    }

@@ -1,0 +1,130 @@
+"""Tiny models with random weights, the same on any machine: NumPy's Philox, keyed by name."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.entropy.tables import Tables
+from tec_zarr.models.activity import log_table
+from tec_zarr.models.factorized import Factorized, FactorizedConfig
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tec_zarr.models.artifact import Artifact
+
+GROUPS = ((8, 56), (12, 20, 156))
+ROWS, CERTAIN = 32, 8
+QUALITIES = (30.0, 40.0, 50.0)
+RGB = ("B02", "B03", "B04")
+
+
+def draw(name: str, shape: tuple[int, ...], scale: float = 1.0) -> NDArray[np.float32]:
+    """Normal numbers that depend on the name alone."""
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    random = np.random.Generator(np.random.Philox(key))
+    return (scale * random.standard_normal(shape)).astype(np.float32)
+
+
+def whole(name: str, shape: tuple[int, ...], scale: float) -> NDArray[np.int32]:
+    """The same, rounded to integers."""
+    return np.round(draw(name, shape, scale).astype(np.float64)).astype(np.int32)
+
+
+def laplacian_rows(count: int, certain: int, first_octave: float) -> Tables:
+    """Rows a quarter of an octave apart, and one more for a rare flag."""
+    pmf: list[NDArray[np.float64]] = []
+    offsets = []
+    for row in range(count):
+        scale = 2.0 ** (first_octave + row / 4)
+        reach = 0 if row < certain else int(min(200, np.ceil(12 * scale) + 1))
+        distance = np.abs(np.arange(-reach, reach + 1))
+        weights = np.exp(-distance / scale)
+        pmf.append(weights / weights.sum() * (1 if row < certain else 1 - 2.0**-14))
+        offsets.append(-reach)
+    pmf.append(np.array([1 - 2.0**-10, 2.0**-10 - 2.0**-14]))
+    return Tables.from_pmf(pmf, [*offsets, 0])
+
+
+def orthonormal(name: str, size: int) -> torch.Tensor:
+    """A random rotation, rounded to float16 so that linear algebra libraries cannot disagree."""
+    rotation, _ = np.linalg.qr(draw(name, (size, size)).astype(np.float64))
+    return torch.from_numpy(rotation.astype(np.float16).astype(np.float32))[:, :, None, None]
+
+
+def patch_artifact(bands: tuple[str, ...] = RGB) -> Artifact:
+    """A patch model of three bands with a random context network."""
+    config = FactorizedConfig(
+        bands=bands, layout="patch", width=8, latents=4, qualities=QUALITIES,
+        groups=GROUPS, certain=CERTAIN,
+    )  # fmt: skip
+    model = Factorized(config)
+    inside, coarse = len(bands) * 64, 64
+    state = {
+        n: torch.from_numpy(draw(n, tuple(v.shape), 0.02)) for n, v in model.state_dict().items()
+    }
+    for name, size in (("lin", inside), ("z", coarse)):
+        rotation = orthonormal(name, size)
+        state[f"transform.{name}_a.weight"] = rotation
+        state[f"transform.{name}_s.weight"] = rotation.transpose(0, 1)
+    state["transform.steps"] = torch.tensor([0.8, 0.2, 0.05])
+    state["transform.span"] = torch.tensor([-5.0, 1.0])
+    _set_statistics(state, bands)
+    model.load_state_dict(state)
+    model.tables = laplacian_rows(ROWS, CERTAIN, -4)
+    return model.to_artifact(_integers(), {"summary": "random weights, for tests"}, half=True)
+
+
+def strided_artifact(width: int = 8, latents: int = 12, scale: float = 0.06) -> Artifact:
+    """A plain TEC-FP with all 12 bands."""
+    config = FactorizedConfig(
+        bands=S2L2A, layout="strided", width=width, latents=latents, qualities=(10.0,)
+    )
+    model = Factorized(config)
+    state = {
+        n: torch.from_numpy(draw(n, tuple(v.shape), scale)) for n, v in model.state_dict().items()
+    }
+    for name in state:
+        if name.endswith((".beta", ".gamma")):
+            state[name] = state[name].abs() + (1.0 if name.endswith("beta") else 0.0)
+    state["transform.g_a.6.weight"] *= 8
+    _set_statistics(state, S2L2A)
+    model.load_state_dict(state)
+    model.tables = laplacian_rows(latents, 0, 0)
+    return model.to_artifact({}, {"summary": "random weights, for tests"}, half=False)
+
+
+def _set_statistics(state: dict[str, torch.Tensor], bands: tuple[str, ...]) -> None:
+    means = dict(zip(S2L2A, MEANS["s2l2a"], strict=True))
+    state["mean"] = torch.tensor([means[band] for band in bands])
+    state["std"] = torch.full((len(bands),), 1000.0)
+    state["covariance"] = 0.9 * torch.ones(len(bands), len(bands)) + 0.1 * torch.eye(len(bands))
+
+
+def _integers() -> dict[str, NDArray[Any]]:
+    codes = len(QUALITIES)
+    integers: dict[str, NDArray[Any]] = {
+        "prior.logs": log_table().numpy().astype(np.int16),
+        "prior.last": np.array(ROWS - 1, np.int32),
+        "prior.upward": whole("upward", (8 * 16, 64), 20),
+        "prior.upward_bias": whole("upward_bias", (8 * 16,), 500),
+        "prior.extents": np.array([[16, 40], [40, 120], [64, 188]], np.int32),
+    }
+    for level, groups in enumerate(GROUPS):
+        for index, channels in enumerate(groups):
+            inside = sum(groups[:index]) + (8 if level else 0)
+            prefix = f"prior.{level}.{index}."
+            quality = np.arange(codes)[:, None] * 2500 + 8000
+            integers[prefix + "bias"] = whole(prefix, (codes, channels), 800) + quality.astype(
+                np.int32
+            )
+            if inside:
+                integers[prefix + "weight"] = whole(prefix + "w", (4, inside, 3, 3), 15)
+                integers[prefix + "hidden_bias"] = whole(prefix + "h", (codes, 4), 500)
+                integers[prefix + "out"] = whole(prefix + "o", (channels, 4), 60)
+    return integers
