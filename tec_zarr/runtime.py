@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 DEVICE_VARIABLE = "TEC_ZARR_DEVICE"
 """Environment variable: a torch device such as "cpu" or "cuda:0"; "auto": a GPU if any."""
 
+THREADS_VARIABLE = "TEC_ZARR_THREADS"
+"""Environment variable: threads of torch in each codec call, 1 by default."""
+
 BATCH_PIXELS = 1 << 20
 """Pixels (of all frames, not bands) that go through a network at once; bounds a call's memory."""
 
@@ -52,39 +55,37 @@ def device() -> torch.device:
     return torch.device(name)
 
 
-class _Slots:
-    """Lets as many codec calls run as there are cores, and shares the cores out among them."""
+def has_bfloat16(place: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 faster than float32."""
+    import torch
 
-    def __init__(self) -> None:
-        self.cores = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-        self.free = threading.BoundedSemaphore(self.cores)
-        self.running = 0
-        self.guard = threading.Lock()
-
-    @contextmanager
-    def take(self) -> Iterator[None]:
-        import torch
-
-        with self.free:
-            with self.guard:
-                self.running += 1
-                share = max(1, self.cores // self.running)
-            before = torch.get_num_threads()
-            torch.set_num_threads(min(share, before))
-            try:
-                yield
-            finally:
-                torch.set_num_threads(before)
-                with self.guard:
-                    self.running -= 1
+    if place.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    asks = [
+        getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile")
+    ]
+    return place.type == "cpu" and any(ask() for ask in asks if ask is not None)
 
 
-_slots = _Slots()
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Threads of torch in a codec call."""
+    given = os.environ.get(THREADS_VARIABLE, "1")
+    if not given.isdecimal() or int(given) < 1:
+        raise ConfigError(f"{THREADS_VARIABLE} must be a positive number, got {given!r}")
+    return int(given)
+
+
+_places = threading.BoundedSemaphore(cores())
 
 
 def _renew() -> None:
-    global _slots
-    _slots = _Slots()
+    global _places  # a forked child must not inherit places that its parent holds
+    _places = threading.BoundedSemaphore(cores())
 
 
 if hasattr(os, "register_at_fork"):
@@ -93,11 +94,17 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def slot() -> Iterator[None]:
-    """Hold one of the process's places for a codec call; those running share torch's threads.
+    """Hold one of the process's places for a codec call; there are as many as cores.
 
-    Thread counts are torch's thread-local setting; results do not depend on them.
+    Zarr and dask call codecs from many threads at once: throughput comes from calls side by side,
+    each with one thread. More threads a call only wait for each other once the cores are busy.
     """
     import torch
 
-    with _slots.take(), torch.inference_mode():
-        yield
+    with _places, torch.inference_mode():
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads())
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -62,3 +62,11 @@ def error(found: Whatever, expected: NDArray[Any], scale: float = 1.0) -> float:
     """Root mean square error over pixels that are data in both, in digital numbers."""
     difference = (found.astype(np.float64) - expected.astype(np.float64)) * scale
     return float(np.sqrt(np.nanmean(np.square(difference))))
+
+
+def alike(found: Whatever, expected: Whatever) -> bool:
+    """Whether two decodings agree as promised: within 1, whatever was batched with them."""
+    if np.shape(found) != np.shape(expected):
+        return False
+    difference = np.asarray(found, np.float64) - np.asarray(expected, np.float64)
+    return bool((np.abs(difference) <= 1).all())

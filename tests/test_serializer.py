@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from zarr.codecs import BytesCodec, Crc32cCodec, TransposeCodec
 from zarr.core.array_spec import ArrayConfig, ArraySpec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.dtype import UInt16
 from zarr.storage import LocalStore, MemoryStore
 
 from tec_zarr import TECSerializer
 from tec_zarr.errors import ConfigError, FormatError, TecError
 from tec_zarr.serializer import GAP, _cut, _runs, split_selection
-from tests.cubes import WORST, Whatever, error, pixels
+from tests.cubes import WORST, Whatever, alike, error, pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,7 @@ def test_dtypes_and_byte_orders(dtype: str) -> None:
     array = written(values=values, dtype=dtype, chunks=(1, 12, 70, 30), serializer=codec)
     assert array.dtype.newbyteorder("=") == values.dtype.newbyteorder("=")
     assert error(array[:], values, scale) < WORST
-    assert np.array_equal(array[0, 5, 60, 10:35], array[:][0, 5, 60, 10:35])
+    assert alike(array[0, 5, 60, 10:35], array[:][0, 5, 60, 10:35])
 
 
 def test_strided_values_of_a_user_are_stored_as_they_look() -> None:
@@ -147,24 +148,24 @@ def test_any_basic_selection_equals_that_of_the_whole(
     stored: tuple[Whatever, Whatever], selection: Whatever
 ) -> None:
     array, whole = stored
-    assert np.array_equal(array[selection], whole[selection])
+    assert alike(array[selection], whole[selection])
 
 
 def test_orthogonal_and_pointwise_selections(stored: tuple[Whatever, Whatever]) -> None:
     array, whole = stored
     ys, xs = [3, 99, 100, 149], [0, 1, 64, 169]
-    assert np.array_equal(array.oindex[:, [0, 11], ys, :], whole[:, [0, 11]][:, :, ys])
-    assert np.array_equal(array.oindex[0:2, :, ys, xs], whole[:2][:, :, ys][..., xs])
+    assert alike(array.oindex[:, [0, 11], ys, :], whole[:, [0, 11]][:, :, ys])
+    assert alike(array.oindex[0:2, :, ys, xs], whole[:2][:, :, ys][..., xs])
     points = ([0, 2, 1, 2], [5, 0, 11, 5], ys, xs)
-    assert np.array_equal(array.vindex[points], whole[points])
+    assert alike(array.vindex[points], whole[points])
     mask = np.zeros(SHAPE, bool)
     mask[points] = True
-    assert np.array_equal(array.vindex[mask], whole[mask])
+    assert alike(array.vindex[mask], whole[mask])
     inside = np.arange(SHAPE[-2]) % 13 == 0
-    assert np.array_equal(array.oindex[..., inside, 7:9], whole[:, :, inside, 7:9])
+    assert alike(array.oindex[..., inside, 7:9], whole[:, :, inside, 7:9])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_window_and_the_rest_are_the_selection(data: st.DataObject) -> None:
     shape = data.draw(npst.array_shapes(min_dims=3, max_dims=5, max_side=6))
@@ -217,11 +218,11 @@ def test_a_window_fetches_its_tiles_only() -> None:
     assert [byte_range for byte_range, _ in store.asked] == [None]
     size = store.asked[0][1]
     store.asked.clear()
-    assert np.array_equal(array[:, :, 70:75, 3:60], whole[:, :, 70:75, 3:60])
+    assert alike(array[:, :, 70:75, 3:60], whole[:, :, 70:75, 3:60])
     assert len(store.asked) == 2
     assert sum(length for _, length in store.asked) < 4096 + size / 32
     store.asked.clear()
-    assert np.array_equal(array[0, 0, :, 511], whole[0, 0, :, 511])
+    assert alike(array[0, 0, :, 511], whole[0, 0, :, 511])
     assert sum(length for _, length in store.asked) < 4096 + size / 4
 
 
@@ -234,15 +235,14 @@ def test_a_small_chunk_is_one_request() -> None:
 
 
 def test_chunks_that_are_not_there_are_fill_values() -> None:
-    array = create(fill_value=7)
-    array[0:2, :, :100, :128] = pixels(CHUNKS)
+    array: Whatever = create(fill_value=7)
     assert (array[2, :, 10:20, 10:20] == 7).all()
     assert (array[2] == 7).all()
 
 
 def test_parts_can_be_written() -> None:
-    array = create()
-    array[:] = pixels(SHAPE)
+    array = create(shape=CHUNKS)
+    array[:] = pixels(CHUNKS)
     array[0, :, 10:20, 10:20] = 1234
     assert error(array[0, :, 10:20, 10:20], np.full((12, 10, 10), 1234)) < 5 * WORST
 
@@ -265,54 +265,59 @@ def test_arrays_that_cannot_be_encoded_are_not_created(
         create(**options)
 
 
-def test_a_chunk_of_another_array_is_refused() -> None:
-    first, second = written(), written(values=pixels((3, 12, 100, 128)), chunks=(3, 12, 100, 128))
-    third = written(values=pixels(SHAPE, "<i2"), dtype="<i2")
-    for other in (second, third):
-        store: Any = MemoryStore(dict(first.store._store_dict))
-        store._store_dict["c/0/0/0/0"] = other.store._store_dict["c/0/0/0/0"]
-        array = reopened(store)
-        for selection in (np.s_[:], np.s_[0, :, :10, :10]):
-            with pytest.raises(FormatError, match="another array"):
-                array[selection]
+FIRST = "c/0/0/0/0"
+
+
+def changed(array: Whatever, key: str, data: bytes) -> MemoryStore:
+    """A copy of an array's store with another object at a key."""
+    buffer = default_buffer_prototype().buffer.from_bytes(data)
+    return MemoryStore({**array.store._store_dict, key: buffer})
+
+
+def stored_bytes(array: Whatever, key: str) -> bytes:
+    data: bytes = array.store._store_dict[key].to_bytes()
+    return data
+
+
+@pytest.mark.parametrize(
+    "other", [pixels((2, 12, 100, 120)), pixels(CHUNKS, "<i2")], ids=["shape", "dtype"]
+)
+def test_a_chunk_of_another_array_is_refused(plain: Whatever, other: Whatever) -> None:
+    foreign = written(values=other, chunks=other.shape, dtype=other.dtype)
+    array = reopened(changed(plain, FIRST, stored_bytes(foreign, FIRST)))
+    for selection in (np.s_[:2, :, :100, :128], np.s_[0, :, :10, :10]):
+        with pytest.raises(FormatError, match="another array"):
+            array[selection]
 
 
 @pytest.mark.parametrize("cut", [0, 3, 50, -1])
-def test_cut_chunks_are_errors_in_whole_and_in_part(cut: int) -> None:
-    store: Any = written().store
-    chunk = store._store_dict["c/0/0/0/0"]
-    store._store_dict["c/0/0/0/0"] = chunk[0:cut] if cut >= 0 else chunk[0 : len(chunk) + cut]
-    array = reopened(store)
+def test_cut_chunks_are_errors_in_whole_and_in_part(plain: Whatever, cut: int) -> None:
+    array = reopened(changed(plain, FIRST, stored_bytes(plain, FIRST)[:cut]))
     for selection in (np.s_[:2, :, :100, :128], np.s_[0, :, 80:99, 100:128]):
         with pytest.raises(TecError):
             array[selection]
 
 
 def test_options_of_a_newer_release_open_and_decode(plain: Whatever) -> None:
-    store: Any = MemoryStore(dict(plain.store._store_dict))
-    meta = json.loads(store._store_dict["zarr.json"].to_bytes())
+    meta = json.loads(stored_bytes(plain, "zarr.json"))
     meta["codecs"][0]["configuration"] |= {"max_error": 3, "model": "tec-of-tomorrow"}
-    text = json.dumps(meta).encode()
-    store._store_dict["zarr.json"] = zarr.core.buffer.default_buffer_prototype().buffer.from_bytes(
-        text
-    )
     with pytest.warns(UserWarning, match="max_error"):
-        array = reopened(store, mode="r+")
-    assert np.array_equal(array[1], plain[1])
+        array = reopened(changed(plain, "zarr.json", json.dumps(meta).encode()), mode="r+")
+    assert alike(array[1, :, :50], plain[1, :, :50])
     with pytest.raises(ConfigError, match="max_error"):
-        array[:] = pixels(SHAPE)
+        array[:2, :, :100, :128] = pixels(CHUNKS)
 
 
 def test_sync_and_async_agree_and_size_is_unknown() -> None:
     codec = TECSerializer(tile=64)
-    prototype = zarr.core.buffer.default_buffer_prototype()
+    prototype = default_buffer_prototype()
     spec = ArraySpec(CHUNKS, UInt16(), 0, ArrayConfig.from_dict({}), prototype)
     buffer = spec.prototype.nd_buffer.from_numpy_array(pixels(CHUNKS))
     encoded = codec._encode_sync(buffer, spec)
     assert asyncio.run(codec._encode_single(buffer, spec)).to_bytes() == encoded.to_bytes()
     decoded = codec._decode_sync(encoded, spec).as_numpy_array()
     again = asyncio.run(codec._decode_single(encoded, spec)).as_numpy_array()
-    assert np.array_equal(decoded, again)
+    assert alike(decoded, again)
     with pytest.raises(NotImplementedError):
         codec.compute_encoded_size(100, spec)
 

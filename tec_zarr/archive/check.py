@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from tec_zarr.archive.chunks import Array, Place, Stored
     from tec_zarr.archive.stores import Location, Progress
+    from tec_zarr.config import TecConfig
 
     Values = NDArray[Any]
 
@@ -46,7 +47,7 @@ class ArrayReport:
 
     name: str
     lossy: bool
-    """Whether it is compressed with TEC."""
+    """Whether it, or what it was made of, is compressed with TEC, so that they may differ."""
 
     read: int
     """Chunks that were read without a complaint."""
@@ -56,7 +57,7 @@ class ArrayReport:
 
     problems: tuple[Problem, ...]
     distortion: Distortion | None
-    """Against the source, in digital numbers; None without one, and for arrays without TEC."""
+    """Against the source, in digital numbers; None without one, and where nothing may differ."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,11 @@ class _Pair:
     def problem(self, place: object, message: object) -> Problem:
         return Problem(self.name, str(place), str(message))
 
+    def codec(self) -> TecConfig | None:
+        """The codec of the array or of its original: pixels need not be equal then."""
+        own = codec_of(self.array)
+        return own if own or self.original is None else codec_of(self.original)
+
     def unlike(self) -> list[Problem]:
         """Why the two cannot be compared."""
         array, original = self.array, self.original
@@ -158,7 +164,7 @@ def _verify_array(pair: _Pair, count: _Counter) -> ArrayReport:
         problems.append(pair.problem("", message))
     return ArrayReport(
         name=pair.name,
-        lossy=codec_of(pair.array) is not None,
+        lossy=pair.codec() is not None,
         read=sum(chunk.stored and not chunk.problem for chunk in chunks),
         missing=sum(not chunk.stored for chunk in chunks),
         problems=tuple(problems),
@@ -207,7 +213,7 @@ def _decoded(array: Array, place: Place) -> Values | None:
 
 
 def _compared(pair: _Pair, place: Place, chunk: _Chunk, original: Values, values: Values) -> _Chunk:
-    codec = codec_of(pair.array)
+    codec = pair.codec()
     if codec:
         found = Distortion.between(original, values, codec.nodata_value, abs(codec.scale))
         return replace(chunk, distortion=found)

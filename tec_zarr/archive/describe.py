@@ -111,7 +111,10 @@ def info(place: Location, progress: Progress | None = None) -> StoreInfo | Chunk
     """
     path = local(place)
     if path is not None and path.is_file():
-        return _chunk_info(path)
+        try:
+            return _chunk_info(path)
+        except FormatError as err:
+            raise type(err)(f"{path}: {err}") from err
     group = open_group(place)
     arrays = arrays_of(group)
     total = sum(math.prod(array.cdata_shape) for array in arrays.values())
@@ -130,7 +133,7 @@ def _chunk_info(path: Path) -> ChunkInfo:
         front = container.parse_front(file.read(size))
     stored = path.stat().st_size
     if stored != front.total:
-        raise FormatError(f"{path} has {stored} bytes, its header promises {front.total}")
+        raise FormatError(f"the file has {stored} bytes, its header promises {front.total}")
     constant = front.constant is not None
     return ChunkInfo(
         header=front.header,

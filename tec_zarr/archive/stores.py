@@ -48,7 +48,8 @@ def open_group(place: Location) -> zarr.Group:
     try:
         found = zarr.open(place, mode="r")
     except UNREADABLE as err:
-        raise TecError(f"{place} is no Zarr store: {err}") from err
+        detail = "" if isinstance(err, FileNotFoundError) else f": {err}"
+        raise TecError(f"{place} is no Zarr store{detail}") from err
     if isinstance(found, zarr.Array):
         raise TecError(f"{place} is a single array; name the group that it belongs to")
     return found
@@ -80,11 +81,15 @@ def _open_dataset(place: Location, path: str) -> xr.Dataset:
         with warnings.catch_warnings():
             # Of xarray, on stores without consolidated metadata, which are fine.
             warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated")
-            return xr.open_zarr(place, group=path or None, chunks={}, decode_cf=False)
+            found = xr.open_zarr(place, group=path or None, chunks={}, decode_cf=False)
     except UNREADABLE as err:
         where = f"the group {path!r} of {place}" if path else f"{place}"
         old = "" if OPENS_FILL_VALUES else f"; a _FillValue in format 3 needs {NEEDED} or later"
         raise TecError(f"xarray {xr.__version__} cannot open {where}: {err}{old}") from err
+    for variable in found.variables.values():
+        if variable.dtype.kind == "O":  # text, whose type xarray would look for at every write
+            variable.load()
+    return found
 
 
 @contextmanager

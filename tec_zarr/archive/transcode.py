@@ -23,7 +23,7 @@ from tec_zarr.archive.stores import (
     open_group,
 )
 from tec_zarr.cube import codec_in
-from tec_zarr.errors import ConfigError
+from tec_zarr.errors import ConfigError, FormatError
 from tec_zarr.images import images
 
 if TYPE_CHECKING:
@@ -110,7 +110,11 @@ def decompress(
             ready, settings = _decompressed(group, plain, kind)
             place = _place(path)
             pending.append(ready.to_zarr(store, zarr_format=kind, encoding=settings, **place))
-        _finish(store, pending, progress)
+        try:
+            _finish(store, pending, progress)
+        except FormatError as err:
+            err.add_note(f"some chunks of {source} are damaged: `tec-zarr verify` lists them")
+            raise
 
 
 def plain_codec(name: str, zarr_format: Format) -> Any:  # noqa: ANN401 - of numcodecs or zarr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
@@ -27,7 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=True)
+# A pipe has no width: let tables be as wide as they are.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 DEFAULT = TecConfig()
 
 

@@ -37,9 +37,8 @@ def store(found: StoreInfo) -> Iterator[Line]:
     yield size_line(f"Zarr format {found.zarr_format}", found)
     table = _table("array", "shape", "chunks", "dtype", "stored", "ratio")
     for array in found.arrays:
-        chunks = _times(array.chunks) + (f" in {_times(array.shards)}" if array.shards else "")
         sizes = _size(array.stored_bytes), f"{array.ratio:.1f}"
-        table.add_row(array.name, _times(array.shape), chunks, array.dtype, *sizes)
+        table.add_row(array.name, _times(array.shape), _times(array.chunks), array.dtype, *sizes)
     yield table
     for array in found.arrays:
         yield from _codec(array)
@@ -59,7 +58,9 @@ def _codec(array: ArrayInfo) -> Iterator[str]:
     counts = {"all fill value, not stored": missing, "constant": contents.constant}
     counts |= {"DAMAGED": contents.damaged}
     shown = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    yield f"  {contents.chunks} chunks" + (f": {shown}" if shown else "")
+    shards = f" in shards of {_times(array.shards)}" if array.shards else ""
+    layout = f"{contents.chunks} chunks of {_times(array.chunks)}{shards}"
+    yield f"  {layout}" + (f": {shown}" if shown else "")
     models = (f"{digits[:HASH_DIGITS]} ({name_of(digits) or '?'})" for digits in contents.models)
     yield f"  model hash {', '.join(models)}" if contents.models else "  no model needed"
     if contents.max_error is not None:
@@ -115,7 +116,7 @@ def report(found: Report) -> Iterator[Line]:
     yield from (str(problem) for problem in problems[:LISTED])
     if len(problems) > LISTED:
         yield f"... and {len(problems) - LISTED} more"
-    yield f"{len(problems)} problems" if problems else "no problems"
+    yield f"{len(problems) or 'no'} problem" + "s" * (len(problems) != 1)
 
 
 def _errors(array: ArrayReport) -> tuple[str, ...]:

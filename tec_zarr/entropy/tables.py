@@ -20,13 +20,16 @@ PRECISION = 16
 TOTAL = 1 << PRECISION
 """The frequencies of a row sum to this."""
 
-Search = Callable[["NDArray[np.int64]", "NDArray[np.int64]"], "NDArray[np.int64]"]
+Search = Callable[["NDArray[np.int64]", "NDArray[np.int64]"], None]
 
 LUT_ROWS = 512
 """Tables with more rows are searched instead of looked up: a lookup takes 128 KiB a row."""
 
 MAX_SIZE = 1 << 15
 """Most entries of a row."""
+
+ESCAPE = -(1 << 31)
+"""What stands for the symbol of an escape; no entry has it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,7 @@ class Tables:
     def _checks(self) -> Iterator[tuple[bool, str]]:
         cdf, sizes = self.cdf, self.sizes
         yield cdf.ndim == 2 and cdf.dtype == np.uint32, "cdf is not a matrix of uint32"
+        yield cdf.size < 1 << 30, "more entries than places can count"
         yield sizes.dtype == self.offsets.dtype == np.int32, "sizes and offsets are not int32"
         yield sizes.shape == self.offsets.shape == cdf.shape[:1], "rows differ in number"
         yield len(sizes) > 0 and sizes.min() >= 1, "a row without entries"
@@ -93,26 +97,24 @@ class Tables:
         return len(self.sizes)
 
     @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """CDF of each entry, flat, the idle row included."""
-        return np.append(self.cdf.astype(np.int64), np.zeros(self.width, np.int64))
-
-    @cached_property
-    def frequencies(self) -> NDArray[np.int64]:
-        """Frequency of each entry, flat, the idle row included."""
+    def packed(self) -> NDArray[np.uint32]:
+        """(65536 - frequency) * 65536 + CDF of each entry, flat, the idle row included."""
         steps = np.diff(self.cdf.astype(np.int64), axis=1, append=TOTAL)
-        return np.append(steps, [TOTAL, *[0] * (self.width - 1)])
+        packed = (TOTAL - steps.clip(min=1)) << PRECISION | self.cdf & (TOTAL - 1)
+        return np.append(packed, np.zeros(self.width)).astype(np.uint32)
 
     @cached_property
     def costs(self) -> NDArray[np.float64]:
         """Bits of each entry, flat, without the value of an escape."""
-        return PRECISION - np.log2(np.maximum(self.frequencies, 1))
+        return PRECISION - np.log2(TOTAL - (self.packed >> PRECISION).astype(np.float64))
 
     @cached_property
     def symbols(self) -> NDArray[np.int32]:
-        """Symbol of each entry, flat."""
-        entries = np.arange(self.width, dtype=np.int32)
-        return np.add.outer(self.offsets, entries).astype(np.int32).ravel()
+        """Symbol of each entry, flat; ESCAPE where it has none."""
+        entries = np.arange(self.width)
+        symbols = np.add.outer(self.offsets.astype(np.int64), entries)
+        symbols[(entries == self.sizes[:, None] - 1) & ~self.certain[:, None]] = ESCAPE
+        return symbols.astype(np.int32).ravel()
 
     @cached_property
     def certain(self) -> NDArray[np.bool_]:
@@ -120,42 +122,80 @@ class Tables:
         return self.sizes == 1
 
     @cached_property
-    def escapes(self) -> NDArray[np.int64]:
-        """(rows,): the place of each row's escape among the flat entries."""
-        return np.arange(len(self.sizes)) * self.width + self.sizes - 1
+    def _firsts(self) -> NDArray[np.int32]:
+        """(rows,): the place of each row's first entry."""
+        return np.arange(len(self.sizes), dtype=np.int32) * np.int32(self.width)
 
     @cached_property
     def _lookup(self) -> NDArray[np.uint16]:
         """Entry of each slot of each row, flat, the idle row included."""
         entries = np.arange(self.width, dtype=np.uint16)
-        frequencies = self.frequencies.reshape(-1, self.width)
-        return np.concatenate([np.repeat(entries, row) for row in frequencies])
+        steps = np.diff(self.cdf.astype(np.int64), axis=1, append=TOTAL)
+        rows = [np.repeat(entries, row) for row in steps]
+        return np.concatenate([*rows, np.zeros(TOTAL, np.uint16)])
 
-    def entries(self, symbols: NDArray[np.int32], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Flat places of symbols in rows that are not certain: an entry's or the escape's."""
-        entry = symbols - self.offsets.astype(np.int64).take(rows)
-        last = self.sizes.take(rows) - 1
-        outside = (entry < 0) | (entry >= last)
-        np.copyto(entry, last, where=outside)
-        entry += rows * self.width
-        return entry
+    @cached_property
+    def _keys(self) -> NDArray[np.int64]:
+        """Row * 65536 + CDF of each entry, flat, the idle row included; never falls."""
+        firsts = np.arange(self.idle, dtype=np.int64) << PRECISION
+        idle = np.full(self.width, (self.idle + 1) << PRECISION)
+        idle[0] = self.idle << PRECISION
+        return np.append(self.cdf + firsts[:, None], idle)
 
-    def search(self) -> Search:
-        """Return (rows * 65536 + slots, rows * width) -> flat places, for the decoder's loop."""
-        if len(self.sizes) <= LUT_ROWS:
-            lookup = self._lookup
-            return lambda slots, rows: rows + lookup.take(slots)
-        firsts = np.arange(len(self.sizes) + 1, dtype=np.int64) << PRECISION
-        keys = (self.starts.reshape(-1, self.width) + firsts[:, None]).ravel()
-        keys[-self.width + 1 :] += TOTAL  # only the first entry of the idle row is to be found
-        return lambda slots, _: np.searchsorted(keys, slots, side="right") - 1
+    def places(
+        self, symbols: NDArray[np.int32], rows: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Flat places of symbols in rows that are not certain, and which symbols are escaped."""
+        # Modulo 2**32, a symbol before the first entry is beyond the last one.
+        entries = symbols.view(np.uint32) - self.offsets.view(np.uint32).take(rows)
+        last = (self.sizes - 1).astype(np.uint32).take(rows)
+        np.minimum(entries, last, out=entries)
+        escaped = np.flatnonzero(entries == last)
+        found = entries.view(np.int32)
+        found += self._firsts.take(rows)
+        return found, escaped
 
-    def checked_rows(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+    def search(self, size: int) -> Search:
+        """A function for the decoder's loop, for `size` slots at a time.
+
+        Given row * 65536 + slot and row * width, it replaces the latter by flat places.
+        """
+        if len(self.sizes) > LUT_ROWS:
+            keys = self._keys
+
+            def search(slots: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+                np.subtract(np.searchsorted(keys, slots, side="right"), 1, out=places)
+
+            return search
+
+        lookup, entries = self._lookup, np.empty(size, np.uint16)
+
+        def look_up(slots: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+            # "clip" only because NumPy copies `out` otherwise: no slot is out of bounds.
+            lookup.take(slots, out=entries, mode="clip")
+            np.add(places, entries, out=places)
+
+        return look_up
+
+    def checked_rows(self, rows: NDArray[Any]) -> NDArray[np.int32]:
         """Rows as indices; TecError if there is no such row."""
-        wide = np.asarray(rows, np.int64)
-        if wide.size and (wide.min() < 0 or wide.max() >= len(self.sizes)):
-            raise TecError(f"row {wide.min()} or {wide.max()} of {len(self.sizes)} rows")
-        return wide
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self.sizes)):
+            raise TecError(f"row {rows.min()} or {rows.max()} of {len(self.sizes)} rows")
+        return rows.astype(np.int32, copy=False)
+
+    def uncertain(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which rows have more than one symbol."""
+        first = int(self.certain.sum())
+        if self.certain[:first].all():  # the usual case: a comparison is faster than a gather
+            return rows >= first
+        return ~self.certain[rows]
+
+    def certain_symbols(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Symbols of those rows that are certain; anything for the others."""
+        symbols = self.offsets[self.certain]
+        if symbols.any():
+            return self.offsets[rows]
+        return np.zeros(rows.shape, np.int32)  # the usual case: it takes no time
 
 
 def _frequencies(pmf: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -164,7 +204,7 @@ def _frequencies(pmf: NDArray[np.float64]) -> NDArray[np.int64]:
         return np.array([TOTAL])
     tail = max(0.0, 1.0 - float(pmf.sum()))
     mass = np.append(pmf, tail).clip(min=0)
-    if len(mass) >= MAX_SIZE or not mass.sum() > 0:
+    if not 1 < len(mass) < MAX_SIZE or not 0 < mass.sum() < np.inf:
         raise TecError(f"a row of {len(pmf)} symbols cannot be a table")
     ideal = mass / mass.sum() * TOTAL
     whole = np.maximum(np.floor(ideal), 1).astype(np.int64)

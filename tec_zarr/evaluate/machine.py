@@ -7,6 +7,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tec_zarr.errors import TecError
+
 PACKAGES = ("tec-zarr", "torch", "numpy", "zarr", "xarray", "imagecodecs")
 
 
@@ -28,6 +30,26 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def memory() -> int:
+    """Bytes of memory that this process has now; TecError off Linux."""
+    return _status("VmRSS")
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process ever had; TecError off Linux."""
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    # Not getrusage: its peak begins with that of the process which started this one.
+    status = Path("/proc/self/status")
+    lines = status.read_text("utf-8").splitlines() if status.is_file() else []
+    for line in lines:
+        if line.startswith(key):
+            return 1024 * int(line.split()[1])
+    raise TecError("memory is measured on Linux only")
 
 
 def _processor() -> str:

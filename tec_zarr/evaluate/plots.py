@@ -35,6 +35,7 @@ def rate_plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
             curve = curves_of(entry)[source]
             axes.plot(curve.bits, curve.psnr, marker=".", label=entry["name"])
         axes.set(xlabel="bits per pixel of one band", ylabel="PSNR in dB (peak 10000)")
+        axes.tick_params(axis="x", which="minor", labelbottom=False)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize="small")
     _write(figure, path)
@@ -46,7 +47,7 @@ def comparison_picture(original: Pixels, decoded: Pixels, path: Path, title: str
     True colour, stretched alike for both; the error is the mean absolute one over all bands, in
     digital numbers.
     """
-    figure = _figure(9, 3.1 * len(original) + 0.4)
+    figure = _figure(9, 2.8 * len(original) + 0.4)
     figure.suptitle(title)
     error = np.abs(decoded.astype(float) - original).mean(axis=1)
     top = float(np.percentile(error, 99.5)) or 1.0

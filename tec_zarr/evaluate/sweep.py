@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Frame = NDArray[np.uint16]
+    Frames = Mapping[str, Sequence[Frame]]
+    Record = dict[str, Any]
     Codec = Callable[[Frame, float], tuple[int, NDArray[Any]]]
     Progress = Callable[[str, float], None]
 
@@ -73,7 +75,7 @@ def tec(model: str, **options: Any) -> Codec:  # noqa: ANN401 - passed on
 def sweep(
     codec: Codec,
     qualities: Iterable[float],
-    frames: Mapping[str, Sequence[Frame]],
+    frames: Frames,
     progress: Progress | None = None,
 ) -> dict[str, Curve]:
     """Curves by source. `progress` is told what comes next."""
@@ -127,7 +129,7 @@ def medians(rows: Iterable[Mapping[float, float | None]]) -> dict[float, float |
 
 def record(
     name: str, description: str, results: Mapping[str, Curve], model_hash: str | None = None
-) -> dict[str, Any]:
+) -> Record:
     """The JSON of a sweep; `model_hash` is the identity of the artifact, if there is one."""
     return {
         "name": name,

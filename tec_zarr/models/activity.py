@@ -5,8 +5,9 @@ Wu 1997), here by a small network over the logarithms of magnitudes:
 
     |earlier groups| -> log table -> 3x3 -> relu -> 1x1 -> + bias[quality, channel] -> row
 
-All weights are integers and every sum stays below 2**53, so that float64 matrix products are
-exact in any order and give the same row on every machine.
+All weights are integers and no sum can leave the integers that float32 holds exactly (float64 for
+models with larger weights), so that matrix products are exact in any order and give the same row on
+every machine.
 """
 
 from __future__ import annotations
@@ -38,8 +39,14 @@ WEIGHT_BITS = 8
 LOG_ENTRIES = 4096
 """Larger magnitudes share the last entry of the log table."""
 
-EXACT = 2.0**53
-"""Integers below it are exact in float64, and so are their sums."""
+LOG_LIMIT = 255
+"""Log magnitudes and what stands for them in a context are cut to this."""
+
+HIDDEN_LIMIT = 1023
+"""Hidden units are cut to this."""
+
+EXACT = {torch.float32: 2.0**24, torch.float64: 2.0**53}
+"""Integers below it are exact in a type, and so are their sums."""
 
 
 def log_table() -> Tensor:
@@ -49,12 +56,12 @@ def log_table() -> Tensor:
 
 
 def logarithms(symbols: Tensor, table: Tensor) -> Tensor:
-    """Log magnitudes of integer symbols, (n, c, y, x) float64 holding integers."""
+    """Log magnitudes of integer symbols, (n, c, y, x) floats holding integers."""
     return table[symbols.abs().clamp_(max=len(table) - 1)]
 
 
 def shifted(total: Tensor, bits: int) -> Tensor:
-    """Floor division by a power of two, exact on integers in float64."""
+    """Floor division by a power of two, exact on integers."""
     return torch.floor(total * 2.0**-bits)
 
 
@@ -80,7 +87,7 @@ def neighbourhood(logs: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Activity:
-    """The forecast of one group of channels; all tensors are float64 holding integers."""
+    """The forecast of one group of channels; all tensors are floats holding integers."""
 
     bias: Tensor
     """(quality codes, channels), in units of 2**-11 octaves above FIRST_OCTAVE."""
@@ -112,16 +119,15 @@ class Activity:
         joined = torch.cat(list(logs), 1)
         hidden = neighbourhood(joined, self.weight[:, : joined.shape[1]])
         hidden = hidden + self.hidden_bias[quality].view(1, -1, 1, 1)
-        hidden = shifted(hidden, WEIGHT_BITS).clamp_(min=0)
+        hidden = shifted(hidden, WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
         mixed = self.out[:channels] @ hidden.flatten(2)
         return mixed.view(-1, channels, *hidden.shape[2:])
 
-    def __post_init__(self) -> None:
-        """Check that no sum can leave the integers that float64 holds exactly."""
-        largest = float(self.bias.abs().max())
+    def largest(self) -> float:
+        """Bound on the magnitude of every sum."""
+        most = float(self.bias.abs().max())
         if self.weight is not None and self.hidden_bias is not None and self.out is not None:
-            logs = LOG_UNIT * 12.0
-            hidden = self.weight.abs().sum((1, 2, 3)).max() * logs + self.hidden_bias.abs().max()
-            largest += float(self.out.abs().sum(1).max() * hidden)
-        if not largest < EXACT:
-            raise ModelMismatchError("the integers of a context network are too large to be exact")
+            most += float(self.out.abs().sum(1).max()) * HIDDEN_LIMIT
+            hidden = float(self.weight.abs().sum((1, 2, 3)).max()) * LOG_LIMIT
+            most = max(most, hidden + float(self.hidden_bias.abs().max()))
+        return most

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from tec_zarr.errors import ModelMismatchError
+from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +62,11 @@ class Artifact:
 def load(path: Path) -> Artifact:
     """Read an artifact file.
 
-    Raises ModelMismatchError if it is none, or of a version that this release does not read.
+    Raises ModelNotFoundError if there is no such file, ModelMismatchError if it is no artifact, or
+    of a version that this release does not read.
     """
+    if not path.is_file():
+        raise ModelNotFoundError(f"there is no artifact file {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import ModelMismatchError
-from tec_zarr.models.activity import Activity
+from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
 from tec_zarr.models.transforms import PatchTransform, StridedTransform
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tec_zarr.models.coding import Coder
+
+LAYOUTS = ("strided", "patch")
 
 DROPPED_PEAK = 3
 """A tile is coded whole if a symbol of this magnitude would be dropped ..."""
@@ -75,7 +77,10 @@ class Factorized(nn.Module):
         else:
             codes = len(config.qualities)
             self.transform = PatchTransform(bands, config.width, config.latents, codes)
-        self.prior: Prior
+        self.wide: Prior
+        """In float64, exact whatever precision the process has chosen for float32."""
+        self.narrow: Prior
+        """In float32, where that is exact."""
         self.tables: Tables
         self.identity = bytes(16)
         self.register_buffer("mean", torch.zeros(bands))
@@ -108,23 +113,24 @@ class Factorized(nn.Module):
     def analyse(self, frames: Tensor, quality: int) -> Coded:
         """Symbols of frames, (tiles, frames, band, y, x) in normalised units."""
         maps = self.transform.analysis(frames.flatten(0, 1), quality)
-        rounded = (m.round().clamp_(-(2.0**30), 2.0**30).to(torch.int32) for m in maps)
+        whole = self.transform.quantised(maps, quality)
+        rounded = (m.clamp_(-(2.0**30), 2.0**30).to(torch.int32) for m in whole)
         symbols = tuple(m.unflatten(0, frames.shape[:2]) for m in rounded)
         return Coded(symbols, np.zeros(len(frames), np.int32))
 
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
         """Write `coded`, or read it if None; returns what readers see."""
-        return self.prior.code(coder, coded, grid, quality)
+        exact = torch.get_float32_matmul_precision() == "highest"
+        return (self.narrow if exact else self.wide).code(coder, coded, grid, quality)
 
     def revised(self, given: Coded, seen: Coded) -> Coded | None:
         """What to write instead if the tables' certainty cost some tile too much, else None."""
         harmed = torch.zeros(len(given.whole), dtype=torch.bool)
         for before, after in zip(given.maps, seen.maps, strict=True):
-            lost = before.clone()
-            lost[:, :, : after.shape[2]] -= after
-            lost = lost.flatten(1).abs().cpu()
-            energy = lost.double().square().sum(1)
-            harmed |= (lost.amax(1) >= DROPPED_PEAK) | (energy > DROPPED_SHARE * lost.shape[1])
+            count = after.shape[2]
+            for lost in (before[:, :, :count] - after, before[:, :, count:]):
+                if lost.any():
+                    harmed |= _is_harm(lost.flatten(1)).cpu()
         if not harmed.any():
             return None
         return given._replace(whole=harmed.numpy().astype(np.int32))
@@ -136,7 +142,7 @@ class Factorized(nn.Module):
         return self.transform.synthesis(maps, quality).unflatten(0, (tiles, frames))
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact) -> Factorized:
+    def from_artifact(cls, artifact: Artifact, device: torch.device | None = None) -> Factorized:
         """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
         config = _config(artifact.fields["config"])
         tensors = dict(artifact.tensors)
@@ -148,9 +154,22 @@ class Factorized(nn.Module):
             model.load_state_dict(weights, strict=True)
         except RuntimeError as err:
             raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
-        model.prior = prior_of(config, integers)
+        device = device or torch.device("cpu")
+        model.set_priors(integers, device)
         model.identity = bytes.fromhex(artifact.identity())[:16]
-        return model.eval().requires_grad_(requires_grad=False)
+        return model.eval().requires_grad_(requires_grad=False).to(device)
+
+    def set_priors(self, integers: Mapping[str, NDArray[Any]], device: torch.device) -> None:
+        """Build the prior from its integers by name, in every type that is exact for them."""
+        try:
+            wide = prior_of(self.config, integers, device, torch.float64)
+            narrow = prior_of(self.config, integers, device, torch.float32)
+        except KeyError as err:
+            raise ModelMismatchError(f"the artifact lacks the tensor {err}") from err
+        largest = wide.largest()
+        if largest >= EXACT[torch.float64]:
+            raise ModelMismatchError("the integers of the artifact's prior are too large")
+        self.wide, self.narrow = wide, narrow if largest < EXACT[torch.float32] else wide
 
     def to_artifact(
         self, integers: Mapping[str, NDArray[Any]], card: Mapping[str, Any], *, half: bool
@@ -168,23 +187,37 @@ class Factorized(nn.Module):
 TABLE_FIELDS = ("cdf", "sizes", "offsets")
 
 
+def _is_harm(lost: Tensor) -> Tensor:
+    """Whether each tile would miss its dropped symbols, (tiles, n)."""
+    energy = lost.double().square().sum(1)
+    return (lost.abs().amax(1) >= DROPPED_PEAK) | (energy > DROPPED_SHARE * lost.shape[1])
+
+
 def _config(values: Mapping[str, Any]) -> FactorizedConfig:
     tuples: dict[str, Any] = {name: _tupled(value) for name, value in values.items()}
     try:
-        return FactorizedConfig(**tuples)
+        config = FactorizedConfig(**tuples)
     except TypeError as err:
         raise ModelMismatchError(f"the artifact's configuration does not fit: {err}") from err
+    if config.layout not in LAYOUTS:
+        raise ModelMismatchError(f"the artifact has layout {config.layout!r}: upgrade tec-zarr")
+    return config
 
 
 def _tupled(value: object) -> object:
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
 
-def prior_of(config: FactorizedConfig, integers: Mapping[str, NDArray[Any]]) -> Prior:
+def prior_of(
+    config: FactorizedConfig,
+    integers: Mapping[str, NDArray[Any]],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Prior:
     """The prior of a configuration, from its integer tensors by name."""
     if config.layout == "strided":
         return StaticPrior(config.latents)
-    exact = {name: torch.from_numpy(value).double() for name, value in integers.items()}
+    exact = {name: torch.from_numpy(v).to(device, dtype) for name, v in integers.items()}
     activities = tuple(
         tuple(_activity(exact, f"prior.{level}.{group}.") for group in range(len(channels)))
         for level, channels in enumerate(config.groups)

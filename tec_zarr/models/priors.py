@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tec_zarr.models.activity import WEIGHT_BITS, Activity, logarithms, shifted
+from tec_zarr.models.activity import LOG_LIMIT, WEIGHT_BITS, Activity, logarithms, shifted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,8 @@ class Grid(NamedTuple):
 class Prior(Protocol):
     """Codes maps; `coded` is None when reading."""
 
+    def largest(self) -> float: ...
+
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded: ...
 
 
@@ -61,6 +63,10 @@ class StaticPrior:
     """One table row for each channel (Balle et al. 2018, factorised prior): nothing to forecast."""
 
     channels: int
+
+    def largest(self) -> float:
+        """Bound on the magnitude of every sum: there are none."""
+        return 0.0
 
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
         del quality  # one rate a model
@@ -102,6 +108,12 @@ class ActivityPrior:
 
     last: int
     """The last row of the forecast; the row after it codes the first symbol of a tile."""
+
+    def largest(self) -> float:
+        """Bound on the magnitude of every sum."""
+        upward = float(self.upward.abs().sum(1).max()) * LOG_LIMIT
+        sums = [activity.largest() for level in self.activities for activity in level]
+        return max(upward + float(self.upward_bias.abs().max()), *sums)
 
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
         flags = np.full((grid.tiles, 1), self.last + 1, np.int32)
@@ -147,7 +159,7 @@ class _Pass:
         """Context that the coarse map gives to the fine one, at the fine one's resolution."""
         logs = logarithms(coarse.flatten(0, 1), self.prior.logs)
         total = self.prior.upward[:, : logs.shape[1]] @ logs.flatten(2)
-        total = shifted(total + self.prior.upward_bias[:, None], WEIGHT_BITS).clamp_(min=0)
+        total = shifted(total + self.prior.upward_bias[:, None], WEIGHT_BITS).clamp_(0, LOG_LIMIT)
         side = self.grid.sizes[1][0] // self.grid.sizes[0][0]
         return functional.pixel_shuffle(total.view(len(logs), -1, *logs.shape[2:]), side)
 

@@ -12,6 +12,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from tec_zarr.cards import card, cards
 from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
 from tec_zarr.models import artifact as artifacts
@@ -19,8 +21,6 @@ from tec_zarr.models.factorized import Factorized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import torch
 
 CACHE_VARIABLE = "TEC_ZARR_CACHE"
 """Environment variable: folder of artifacts that were added or downloaded."""
@@ -54,14 +54,14 @@ def add(path: Path) -> str:
     return identity
 
 
-def build(loaded: artifacts.Artifact) -> Factorized:
-    """The model of an artifact, on the CPU."""
+def build(loaded: artifacts.Artifact, device: torch.device | None = None) -> Factorized:
+    """The model of an artifact, on a device, by default the CPU."""
     family = loaded.fields.get("family")
     if family not in FAMILIES:
         raise ModelMismatchError(
             f"model family {family!r} is not known to this release of tec-zarr; upgrade it"
         )
-    return FAMILIES[family].from_artifact(loaded)
+    return FAMILIES[family].from_artifact(loaded, device)
 
 
 def identity_of(model: str) -> str:
@@ -94,7 +94,7 @@ def _load(identity: str, device: str) -> Factorized:
         loaded = artifacts.load(path)
         found = loaded.identity()
         if found.startswith(identity):
-            return build(loaded).to(device)
+            return build(loaded, torch.device(device))
         if named:
             raise ModelMismatchError(
                 f"{path} should be model {identity[:16]} but is {found[:16]}; the file was changed"

@@ -19,7 +19,7 @@ from tec_zarr.models.activity import (
     WEIGHT_BITS,
     log_table,
 )
-from tec_zarr.models.factorized import Factorized, FactorizedConfig, prior_of
+from tec_zarr.models.factorized import Factorized, FactorizedConfig
 from tec_zarr.train.loop import UNIT
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tec_zarr.models.artifact import Artifact
     from tec_zarr.models.coding import Ints
-    from tec_zarr.train.data import Batches
+    from tec_zarr.train.data import Batches, Sample
     from tec_zarr.train.forecast import GroupForecast
     from tec_zarr.train.graph import TrainGraph
 
@@ -45,7 +45,7 @@ QUALITIES = tuple(28 + 0.25 * code for code in range(113))
 PRIOR_WEIGHT = 400.0
 """Symbols' worth of the parametric distribution that is mixed into a measured one."""
 
-RARE = 2e-4
+RARE = 1e-3
 """Channels whose symbols are rarer than this are not coded at a quality, rows not at all."""
 
 PEAK = 10000.0
@@ -80,7 +80,7 @@ def export(
     with torch.inference_mode():
         extents = measured_extents(model, batches)
         integers["prior.extents"] = extents
-        model.prior = prior_of(model.config, integers)
+        model.set_priors(integers, torch.device("cpu"))
         counts = _counted(model, batches)
     certain = first_certain(counts)
     tables = tables_of(counts, certain)
@@ -89,25 +89,26 @@ def export(
     return model.to_artifact(integers, card, half=True)
 
 
-def calibrated_steps(graph: TrainGraph, batches: Batches, frames: int = 120) -> Tensor:
-    """The quantisation step of each quality: where the median training frame has that PSNR."""
+def calibrated_steps(graph: TrainGraph, batches: Batches, frames: int = 150) -> Tensor:
+    """The quantisation step of each quality: where the training frames together have that PSNR."""
     low, high = graph.transform.span.tolist()
-    grid = torch.linspace(low - 0.5, high + 1.0, 25)
+    grid = torch.linspace(low - 0.5, high + 2.5, 25)
+    errors, pixels = torch.zeros(len(grid), dtype=torch.float64), 0
     with torch.inference_mode():
-        curves = torch.stack([_psnr_curve(graph, batches, grid) for _ in range(frames)])
-    median = curves.nanmedian(0).values.numpy()
-    logs = np.interp(-np.array(QUALITIES), -median, grid.numpy())
+        for _ in range(frames):
+            sample = batches.draw(1)
+            errors += torch.stack([_squares(graph, sample, log_step) for log_step in grid])
+            pixels += int(sample.counted.sum())
+    psnr = 10 * torch.log10(PEAK**2 * pixels / errors)
+    logs = np.interp(-np.array(QUALITIES), -psnr.numpy(), grid.numpy())
     return torch.from_numpy(np.exp2(logs)).float()
 
 
-def _psnr_curve(graph: TrainGraph, batches: Batches, grid: Tensor) -> Tensor:
-    sample = batches.draw(1)
-    curve = []
-    for log_step in grid:
-        result = graph(sample.frames, torch.exp2(log_step)[None])
-        errors = ((result.frames - sample.frames) * UNIT)[sample.counted]
-        curve.append(10 * torch.log10(PEAK**2 / errors.square().mean()))
-    return torch.stack(curve)
+def _squares(graph: TrainGraph, sample: Sample, log_step: Tensor) -> Tensor:
+    """Sum of squared errors in digital numbers."""
+    result = graph(sample.frames, torch.exp2(log_step)[None])
+    errors = ((result.frames - sample.frames) * UNIT)[sample.counted]
+    return errors.double().square().sum()
 
 
 def _integers(graph: TrainGraph, steps: Tensor) -> dict[str, NDArray[Any]]:
@@ -129,7 +130,7 @@ def _integers(graph: TrainGraph, steps: Tensor) -> dict[str, NDArray[Any]]:
 
 def _group(group: GroupForecast, position: Tensor) -> dict[str, NDArray[Any]]:
     bias = group.bias(position) - FIRST_OCTAVE + 0.5 / ROW_UNIT
-    values = {"bias": _rounded(bias, FINE, np.int32)}
+    values = {"bias": _rounded(bias, FINE, np.int16)}
     if group.inside:
         values["weight"] = _rounded(group.conv.weight, 2.0**WEIGHT_BITS, np.int16)
         values["hidden_bias"] = _halved(

@@ -48,7 +48,7 @@ class TrainGraph(nn.Module):
     def forward(self, frames: Tensor, step: Tensor) -> Result:
         """`frames` (n, band, y, x) in normalised units; `step` (n,) in normalised units."""
         values = self.transform.analysis_at(frames, step)
-        hard = tuple(v.detach().round() for v in values)
+        hard = self.transform.quantised_at(tuple(v.detach() for v in values), step)
         through = tuple(v + (h - v.detach()) for v, h in zip(values, hard, strict=True))
         coded = tuple(v + torch.rand_like(v) - 0.5 for v in values) if self.training else hard
         scales = self.forecast(hard, self.transform.position(step))

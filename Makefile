@@ -1,0 +1,36 @@
+# Two commands from a fresh clone: `make demo` and `make test`. Both make .venv first, once.
+# PYTHON=... names an interpreter; the default is the first fitting one that .ci/python finds.
+
+VENV := .venv
+RUN := $(VENV)/bin/
+
+.PHONY: test demo rate speed test-newest clean
+
+test: $(VENV)/installed
+	$(RUN)ruff format --check .
+	$(RUN)ruff check .
+	$(RUN)mypy
+	$(RUN)pytest -W error
+
+demo: $(VENV)/installed
+	$(RUN)python benchmarks/demo.py
+
+# These two need the shared validation data: TEC_ZARR_SHARED_DATA names its folder.
+rate: $(VENV)/installed
+	$(RUN)python benchmarks/rate.py
+
+speed: $(VENV)/installed
+	$(RUN)python benchmarks/speed.py
+
+# The store tests on a newer Python with the newest zarr and xarray, in an environment of its own.
+test-newest:
+	bash .ci/newest
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@python="$$(bash .ci/python)" && "$$python" -m venv --clear $(VENV)
+	@echo "Installing into $(VENV), which takes some minutes the first time."
+	$(RUN)python -m pip install -qq --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-newest demo build *.egg-info

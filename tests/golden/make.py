@@ -1,0 +1,106 @@
+"""Write a golden case: `python -m tests.golden.make v1 CASE`. An existing case is never touched."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tec_zarr.codec import decode_chunk, encode_chunk
+from tec_zarr.config import TecConfig
+from tests.golden.symbols import integers_of
+from tests.tiny import RGB, patch_artifact, strided_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDER = Path(__file__).parent
+
+Case = tuple[NDArray[Any], dict[str, Any]]
+
+
+def scene(*shape: int) -> NDArray[np.uint16]:
+    """Hills, fields and some noise, 1 to 9000."""
+    random = np.random.Generator(np.random.Philox(7))
+    y, x = np.indices(shape[-2:]) / 20.0
+    fields = 700.0 * ((y * 2).astype(int) * 7 + (x * 3).astype(int) * 5 % 4)
+    base = 1500 + 500 * np.sin(y + 2 * np.cos(x)) + fields % 2300
+    scale = 1 + 0.2 * np.arange(np.prod(shape[:-2])).reshape(*shape[:-2], 1, 1)
+    return np.clip(base * scale % 8000 + random.normal(0, 40, shape), 1, 9000).astype(np.uint16)
+
+
+def holed(*shape: int) -> NDArray[np.uint16]:
+    """A scene with a corner and scattered pixels without data, and a band that is absent."""
+    chunk = scene(*shape)
+    chunk[..., :20, 30:] = 0
+    chunk[..., 0, ::7, ::5] = 0
+    chunk[0, 1] = 0
+    return chunk
+
+
+def reflectance(*shape: int) -> NDArray[np.float32]:
+    """Reflectance of baseline 04.00 with NaN for nodata."""
+    values = (scene(*shape) + np.float32(1000)) / np.float32(10000)
+    values[..., -9:, :] = np.nan
+    return values
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "patch-one-frame": lambda: (scene(1, 3, 64, 64), {}),
+    "patch-three-frames": lambda: (scene(3, 3, 64, 64), {"quality": 30}),
+    "patch-edge-tiles": lambda: (scene(1, 3, 70, 150), {"quality": 50, "tile": 64}),
+    "patch-some-nodata": lambda: (holed(2, 3, 64, 75), {}),
+    "patch-all-nodata": lambda: (np.zeros((1, 3, 512, 512), np.uint16), {}),
+    "patch-int16-big-endian": lambda: (
+        (scene(3, 80, 64).astype(">i2") - 500).astype(">i2"),
+        {"nodata": -9999},
+    ),
+    "patch-float32": lambda: (
+        reflectance(3, 64, 72),
+        {"nodata": "NaN", "scale": 10000, "offset": -1000},
+    ),
+    "patch-fortran-subset": lambda: (
+        np.asfortranarray(scene(2, 2, 64, 64)),
+        {"bands": ("B04", "B02")},
+    ),
+    "patch-whole": lambda: (
+        np.random.Generator(np.random.Philox(3)).integers(1, 60000, (3, 64, 64)).astype(np.uint16),
+        {"measure": True},
+    ),
+    "strided": lambda: (scene(2, 12, 75, 90), {"model": "strided", "quality": 10, "bands": None}),
+}
+
+
+def main() -> None:
+    """Write one case, or the artifacts that all cases share."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("version", choices=["v1"])
+    parser.add_argument("case", choices=[*CASES, "artifacts"])
+    options = parser.parse_args()
+    target = FOLDER / options.version / options.case
+    target.mkdir(parents=True)
+    if options.case == "artifacts":
+        patch_artifact().save(target / "patch.tec.safetensors")
+        strided_artifact().save(target / "strided.tec.safetensors")
+    else:
+        write(target, *CASES[options.case]())
+
+
+def write(target: Path, chunk: NDArray[Any], changes: dict[str, Any]) -> None:
+    """Write the chunk, what it decodes to, and the integers on the way."""
+    os.environ["TEC_ZARR_MODELS"] = str(target.parent / "artifacts")
+    options: dict[str, Any] = {"model": "patch", "quality": 40, "bands": RGB} | changes
+    artifact = patch_artifact() if options["model"] == "patch" else strided_artifact()
+    data = encode_chunk(chunk, TecConfig(**{**options, "model": artifact.identity()}))
+    (target / "chunk.tec").write_bytes(data)
+    pixels = decode_chunk(data)
+    arrays: dict[str, Any] = {"pixels": pixels, **integers_of(data)}
+    np.savez_compressed(target / "expected.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main()

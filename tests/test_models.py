@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tec_zarr.entropy.rans import Decoder, Encoder
+from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
+from tec_zarr.models import artifact as artifacts
+from tec_zarr.models import registry
+from tec_zarr.models.activity import Activity, log_table, logarithms, neighbourhood, shifted
+from tec_zarr.models.factorized import Factorized
+from tec_zarr.models.priors import ActivityPrior, Coded
+from tec_zarr.models.spectrum import completed
+from tec_zarr.models.transforms import PatchTransform, StridedTransform
+from tests.tiny import CERTAIN, draw, patch_artifact, strided_artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def model() -> Factorized:
+    return Factorized.from_artifact(patch_artifact())
+
+
+def frames(tiles: int, size: int = 64, seed: int = 0) -> torch.Tensor:
+    random = np.random.default_rng(seed)
+    smooth = np.cumsum(random.normal(0, 0.1, (tiles, 2, 3, size, size)), axis=-1)
+    return torch.from_numpy(smooth.astype(np.float32))
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=20)
+def test_context_sums_are_exact(data: st.DataObject) -> None:
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    weight = random.integers(-(2**15), 2**15, (4, 6, 3, 3))
+    logs = random.integers(0, 100, (2, 6, 5, 7))
+    padded = np.pad(logs, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    expected = np.zeros((2, 4, 5, 7), np.int64)
+    for dy in range(3):
+        for dx in range(3):
+            window = padded[:, :, dy : dy + 5, dx : dx + 7]
+            expected += np.einsum("hc,ncyx->nhyx", weight[:, :, dy, dx], window)
+    found = neighbourhood(torch.from_numpy(logs).double(), torch.from_numpy(weight).double())
+    assert (found.numpy() == expected).all()
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(0, 12))
+def test_shifts_are_floor_divisions(value: int, bits: int) -> None:
+    assert shifted(torch.tensor(float(value), dtype=torch.float64), bits) == value >> bits
+
+
+def test_logarithms_saturate() -> None:
+    table = log_table()
+    symbols = torch.tensor([0, 1, -1, 3, -(2**30), 2**31 - 1], dtype=torch.int32)
+    assert logarithms(symbols, table).tolist() == [0, 8, 8, 16, 96, 96]
+
+
+def test_integers_that_are_too_large_are_refused() -> None:
+    genuine = patch_artifact()
+    name = "prior.1.1.bias"
+    huge = {**genuine.tensors, name: genuine.tensors[name].astype(np.int64) + 2**53}
+    with pytest.raises(ModelMismatchError, match="too large"):
+        registry.build(replace(genuine, tensors=huge))
+    assert Activity(torch.full((3, 8), 2.0**30)).largest() == 2**30
+
+
+def test_reduced_precision_of_the_process_changes_nothing(model: Factorized) -> None:
+    """A process may allow bfloat16 or TF32 in float32 products; rows must not follow."""
+    given_maps = model.analyse(frames(2), 1)
+    expected = code(model, given_maps, 1)[0]
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert code(model, given_maps, 1)[0] == expected
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_narrow_and_wide_arithmetic_agree(model: Factorized) -> None:
+    given_maps = model.analyse(frames(2), 0)
+    assert model.narrow is not model.wide
+    encoders = [Encoder(model.tables, 2) for _ in range(2)]
+    grid = model.grid(2, 2, (64, 64))
+    for prior, encoder in zip((model.narrow, model.wide), encoders, strict=True):
+        prior.code(encoder, given_maps, grid, 0)
+    assert encoders[0].finish() == encoders[1].finish()
+
+
+def code(model: Factorized, coded: Coded, quality: int) -> tuple[list[bytes], Coded]:
+    tiles, frames_count = coded.maps[0].shape[:2]
+    side = coded.maps[1].shape[-1] * 8
+    grid = model.grid(tiles, frames_count, (side, side))
+    encoder = Encoder(model.tables, tiles)
+    seen = model.code(encoder, coded, grid, quality)
+    return encoder.finish(), seen
+
+
+@pytest.mark.parametrize("quality", [0, 1, 2])
+def test_reading_gives_what_writing_saw(model: Factorized, quality: int) -> None:
+    given_maps = model.analyse(frames(3), quality)
+    streams, seen = code(model, given_maps, quality)
+    back = model.code(Decoder(model.tables, streams), None, model.grid(3, 2, (64, 64)), quality)
+    assert all((a == b).all() for a, b in zip(seen.maps, back.maps, strict=True))
+
+
+@pytest.mark.parametrize("whole", [(0, 0, 0), (0, 1, 0), (1, 1, 1)])
+def test_a_tile_is_coded_alike_in_any_company(model: Factorized, whole: tuple[int, ...]) -> None:
+    given_maps = model.analyse(frames(3), 0)._replace(whole=np.array(whole, np.int32))
+    together, seen = code(model, given_maps, 0)
+    for tile in range(3):
+        alone = Coded(tuple(m[tile : tile + 1] for m in given_maps.maps), given_maps.whole[[tile]])
+        streams, seen_alone = code(model, alone, 0)
+        back = model.code(
+            Decoder(model.tables, [together[tile]]), None, model.grid(1, 2, (64, 64)), 0
+        )
+        for level, found in enumerate(back.maps):
+            count = found.shape[2]
+            assert (seen.maps[level][tile, :, :count] == found[0]).all()
+            assert not seen.maps[level][tile, :, count:].any()
+            assert (seen_alone.maps[level] == found).all()
+        assert len(streams[0]) == len(together[tile])
+
+
+def test_threads_do_not_change_rows(model: Factorized) -> None:
+    given_maps = model.analyse(frames(4), 1)
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        results.append(code(model, given_maps, 1)[0])
+    torch.set_num_threads(before)
+    assert results[0] == results[1]
+
+
+def test_dropped_symbols_make_a_tile_whole(model: Factorized) -> None:
+    given_maps = model.analyse(frames(2), 0)
+    _, seen = code(model, given_maps, 0)
+    assert model.revised(seen, seen) is None
+    loud = given_maps.maps[1].clone()
+    loud[1, 0, -1, 3, 3] = 9
+    revised = model.revised(Coded((given_maps.maps[0], loud), given_maps.whole), seen)
+    assert revised is not None
+    assert revised.whole[1] == 1
+    _, again = code(model, revised, 0)
+    assert again.maps[1][1, 0, -1, 3, 3] == 9
+
+
+def test_certain_rows_are_those_below_the_threshold(model: Factorized) -> None:
+    prior = model.wide
+    assert isinstance(prior, ActivityPrior)
+    assert model.tables.certain[:CERTAIN].all()
+    assert not model.tables.certain[CERTAIN:].any()
+
+
+@pytest.mark.parametrize(
+    ("width", "latents", "size"), [(128, 192, 3_044_044), (192, 320, 7_097_420)]
+)
+def test_official_sizes(width: int, latents: int, size: int) -> None:
+    """The published models have so many weights besides their entropy bottlenecks."""
+    transform = StridedTransform(12, width, latents)
+    assert sum(p.numel() for p in transform.parameters()) - latents == size
+    with torch.inference_mode():
+        (latent,) = transform.analysis(torch.zeros(1, 12, 64, 96), 0)
+        assert latent.shape == (1, latents, 4, 6)
+        assert transform.synthesis((latent,), 0).shape == (1, 12, 64, 96)
+
+
+def test_official_sizes_round_trip() -> None:
+    model = Factorized.from_artifact(strided_artifact(128, 192, 0.02))
+    with torch.inference_mode():
+        given_maps = model.analyse(torch.from_numpy(draw("x", (2, 1, 12, 64, 64))), 0)
+        encoder = Encoder(model.tables, 2)
+        grid = model.grid(2, 1, (64, 64))
+        model.code(encoder, given_maps, grid, 0)
+        back = model.code(Decoder(model.tables, encoder.finish()), None, grid, 0)
+        assert (back.maps[0] == given_maps.maps[0]).all()
+        assert int(given_maps.maps[0].abs().max()) > 0
+        assert model.synthesise(back, 0).shape == (2, 1, 12, 64, 64)
+
+
+def test_maps_may_be_cut_where_they_are_zero() -> None:
+    torch.manual_seed(0)
+    transform = PatchTransform(3, 8, 4, 2)
+    coarse, fine = torch.randn(1, 64, 2, 2), torch.randn(1, 188, 8, 8)
+    coarse[:, 20:], fine[:, 50:] = 0, 0
+    with torch.inference_mode():
+        whole = transform.synthesis((coarse, fine), 0)
+        cut = transform.synthesis((coarse[:, :20], fine[:, :50]), 0)
+    assert torch.allclose(whole, cut, atol=1e-5)
+
+
+def test_an_orthonormal_transform_inverts_itself(model: Factorized) -> None:
+    maps = model.transform.analysis(frames(1)[0], 2)
+    back = model.transform.synthesis(maps, 2)
+    assert float((back - frames(1)[0]).abs().mean()) < 0.5
+
+
+def test_absent_bands_are_regressed_on_the_others() -> None:
+    covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
+    values = torch.zeros(1, 1, 2, 4, 4)
+    values[:, :, 0] = 2.0
+    found = completed(values, np.array([[[True, False]]]), covariance)
+    assert torch.allclose(found[0, 0, 1], torch.full((4, 4), 1.6), atol=1e-3)
+    assert (completed(values, np.array([[[True, True]]]), covariance) == values).all()
+
+
+def test_identity_covers_what_decoding_reads(tmp_path: Path) -> None:
+    genuine = patch_artifact()
+    identity = genuine.save(tmp_path / "a.tec.safetensors")
+    loaded = artifacts.load(tmp_path / "a.tec.safetensors")
+    assert loaded.identity() == identity == patch_artifact().identity()
+    assert replace(genuine, card={"summary": "another"}).identity() == identity
+    for name, value in genuine.tensors.items():
+        changed = value.copy()
+        changed.flat[-1] += 1
+        assert replace(genuine, tensors={**genuine.tensors, name: changed}).identity() != identity
+    fields = json.loads(json.dumps(genuine.fields))
+    fields["config"]["qualities"][0] += 1
+    assert replace(genuine, fields=fields).identity() != identity
+
+
+def broken(kind: str) -> artifacts.Artifact:
+    genuine = patch_artifact()
+    fields: dict[str, Any] = json.loads(json.dumps(genuine.fields))
+    tensors = dict(genuine.tensors)
+    if kind == "family":
+        fields["family"] = "vtt"
+    if kind == "option":
+        fields["config"]["swirl"] = 3
+    if kind == "missing":
+        del tensors["transform.lin_a.weight"]
+    if kind == "left over":
+        tensors["transform.lin_b.weight"] = tensors["transform.lin_a.weight"]
+    if kind == "shape":
+        tensors["mean"] = tensors["mean"][:2]
+    return artifacts.Artifact(fields, tensors)
+
+
+@pytest.mark.parametrize("kind", ["family", "option", "missing", "left over", "shape"])
+def test_artifacts_that_do_not_fit_are_refused(kind: str) -> None:
+    with pytest.raises(ModelMismatchError):
+        registry.build(broken(kind))
+
+
+def test_files_that_are_no_artifacts_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(b"not safetensors")
+    with pytest.raises(ModelMismatchError, match="noise"):
+        artifacts.load(tmp_path / "noise")
+    newer = patch_artifact()
+    replace(newer, fields={**newer.fields, "version": 2}).save(tmp_path / "newer")
+    with pytest.raises(ModelMismatchError, match="version 2"):
+        artifacts.load(tmp_path / "newer")
+    with pytest.raises(ModelNotFoundError):
+        artifacts.load(tmp_path / "nowhere")
+
+
+def test_adding_a_model_to_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEC_ZARR_CACHE", str(tmp_path / "cache"))
+    identity = patch_artifact().save(tmp_path / "mine.tec.safetensors")
+    assert registry.add(tmp_path / "mine.tec.safetensors") == identity
+    assert registry.load(identity[:32], torch.device("cpu")).bands == ("B02", "B03", "B04")
+    registry.forget()
+
+
+def test_bundled_artifacts_are_what_their_cards_say() -> None:
+    from tec_zarr.cards import cards
+
+    for name, card in cards().items():
+        model = registry.load(name, torch.device("cpu"))
+        assert model.identity.hex() == card.identity[:32]
+
+
+def test_a_configuration_with_unknown_layout_is_refused() -> None:
+    genuine = strided_artifact()
+    fields = json.loads(json.dumps(genuine.fields))
+    fields["config"]["layout"] = "spiral"
+    with pytest.raises(ModelMismatchError, match="layout"):
+        registry.build(artifacts.Artifact(fields, genuine.tensors))
