@@ -87,7 +87,7 @@ def compare(case: Case, python: str | None, turns: int) -> None:
             ratio = best["theirs", step] / best["ours", step]
             line += f"{millions / best['theirs', step]:12.1f}{ratio:8.2f}"
             sizes += f" and {theirs.size}"
-        print(f"{line}   {sizes}")
+        print(f"{line:48}   {sizes}")
 
 
 class Ours:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_left
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ import xarray as xr
 import tec_zarr
 from tec_zarr.bands import S2L2A
 from tec_zarr.errors import TecError
-from tec_zarr.evaluate import baselines
+from tec_zarr.evaluate import baselines, sweep
 from tec_zarr.evaluate.frames import load_frames
 from tec_zarr.evaluate.machine import machine, memory, peak_memory, versions
 from tec_zarr.evaluate.metrics import Distortion
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     Cube = NDArray[np.uint16]
 
 SIDE, CHUNK = 1024, 512
+PSNR = 44.0
+QUALITIES = np.arange(28, 56.1, 0.25)
 TARGETS = {"encode": 3.0, "decode": 0.4}
 MEMORY = 1e9
 
@@ -47,10 +50,12 @@ def main() -> None:
         print(memory_of(options))
         return
     cube = make_cube(options.data)
+    options.quality = options.quality or quality_for(options.model, cube[0])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cube.zarr"
         result = compare(cube, path, options)
-        result["memory"] = {task: fresh_memory(task, path) for task in ("encode", "decode")}
+        tasks = ("encode", "decode")
+        result["memory"] = {task: fresh_memory(task, path, options.quality) for task in tasks}
     show(result)
     options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result | {"machine": machine(), "versions": versions()}, indent=1)
@@ -61,7 +66,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tec-fp-s2l2a")
-    parser.add_argument("--quality", type=float, default=44)
+    parser.add_argument("--quality", type=float, help=f"default: what gives {PSNR:g} dB")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -91,9 +96,20 @@ def smaller_side(frame: Cube) -> int:
     return min(frame.shape[1:])
 
 
+def quality_for(model: str, frame: Cube) -> float:
+    """The least quality whose PSNR on a frame is what both codecs are compared at."""
+    codec = sweep.tec(model)
+
+    def reaches(quality: float) -> bool:
+        return Distortion.between(frame, codec(frame, quality)[1], 0).psnr >= PSNR
+
+    place = bisect_left(QUALITIES.tolist(), True, hi=len(QUALITIES) - 1, key=reaches)
+    return float(QUALITIES[place])
+
+
 def dataset(cube: Cube) -> xr.Dataset:
     """The cube as xarray has it."""
-    return xr.Dataset({"s2": (("time", "band", "y", "x"), cube)}, {"band": list(S2L2A)})
+    return xr.Dataset({"s2": (("time", "band", "y", "x"), cube)}, {"band": np.array(S2L2A, object)})
 
 
 def tec_encode(cube: Cube, path: Path, options: argparse.Namespace) -> None:
@@ -138,6 +154,7 @@ def compare(cube: Cube, path: Path, options: argparse.Namespace) -> dict[str, An
             seconds[name].append(timed(task))
     stored = sum(file.stat().st_size for file in (path / "s2").rglob("*") if file.is_file())
     return {
+        "quality": options.quality,
         "bytes": {"raw": cube.nbytes, "tec": stored, "jpeg2000": sum(map(len, streams))},
         "psnr": {"tec": psnr, "jpeg2000": Distortion.between(images, shown, 0).psnr},
         "seconds": seconds,
@@ -151,9 +168,10 @@ def timed(task: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def fresh_memory(task: str, path: Path) -> int:
+def fresh_memory(task: str, path: Path, quality: float) -> int:
     """Bytes above the start, measured in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--memory", task, "--archive", str(path)]
+    own = ["--memory", task, "--archive", str(path), "--quality", str(quality)]
+    command = [sys.executable, __file__, *sys.argv[1:], *own]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
@@ -174,6 +192,9 @@ def memory_of(options: argparse.Namespace) -> int:
 def show(result: dict[str, Any]) -> None:
     """Print what was measured, and the targets beside."""
     raw = result["bytes"]["raw"]
+    print(
+        f"4 x 12 x {SIDE} x {SIDE}, chunks 1 x 12 x {CHUNK} x {CHUNK}, quality {result['quality']}"
+    )
     print(f"{'MB/s of uint16':18}{'best':>8}{'median':>8}")
     speeds = {name: [raw / 1e6 / one for one in own] for name, own in result["seconds"].items()}
     for name, own in speeds.items():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from hypothesis import strategies as st
 
 from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.entropy.tables import Tables
+from tec_zarr.errors import FormatError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int32]
 
 INT32 = np.iinfo(np.int32)
+SKEWED = Tables.from_pmf([np.array([0.9, 0.05, 0.04]), np.array([0.3, 0.3, 0.3])], [-1, 0])
+
+seeds = st.integers(0, 2**32 - 1)
 
 
 class Case(NamedTuple):
@@ -77,3 +82,15 @@ def draw_case(
             tile[random.random(n) < random.choice([0, 0.9, 1])] = rows[0, 0] if n else 0
         calls.append((draw_symbols(random, tables, rows, wild), rows))
     return Case(tables, calls)
+
+
+def outcome(case: Case, streams: list[bytes]) -> list[Ints] | None:
+    """What a decoder makes of streams that may be broken, None for a FormatError."""
+    try:
+        return case.decoded(streams)
+    except FormatError:
+        return None
+
+
+def same(found: list[Ints] | None, seen: list[Ints]) -> bool:
+    return found is not None and all(map(np.array_equal, found, seen))

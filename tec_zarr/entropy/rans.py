@@ -3,9 +3,9 @@
 A lane is a rANS coder of its own: state x, 16-bit words, 16-bit probabilities. A symbol with
 cumulative frequency c and frequency f takes x to (x // f) * 65536 + x % f + c, after a word was
 moved out if x >= f * 65536. Lanes begin at state 65536 and never fall below it, hence a reader
-takes a word in whenever x < 65536, and must end at state 65536 with no words left. Each symbol makes
-a lane's number longer, so a reader of too many or too few symbols ends elsewhere. Symbols are coded
-in calls; `lanes` says which lane codes which symbol, and `stream` how lanes become bytes.
+takes a word in whenever x < 65536, and must end at state 65536 with no words left. No symbol leaves
+a lane as it was, so that a reader of too many or too few ends elsewhere. Symbols come in calls;
+`lanes` says which lane codes which symbol, and `stream` how lanes become bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Wide = NDArray[np.int64]
 
 LANE_BYTES = 480
-"""Bytes of a stream for each lane; a lane costs about two bytes, so half a percent."""
+"""Bytes of a stream for each lane; a lane costs four to five bytes, so one percent."""
 
 SPARE_LANES = 6
 """Lanes that a stream may have beyond that: short streams need them most for speed."""
@@ -181,6 +181,7 @@ class _Writer:
         packed = tables.packed.take(grid)
         starts, gains = packed & MASK, packed >> SHIFT
         frequencies = TOTAL - gains
+        # x // f * 65536 + x % f is x + x // f * (65536 - f): no remainder to compute.
         quotients, full = np.empty_like(states), np.empty(len(states), np.bool_)
         for step in range(block.steps - 1, -1, -1):
             frequency = frequencies[step]
@@ -222,10 +223,11 @@ class _Reader:
         lanes, words = block.lanes, self._words
         states, ahead = self._states[lanes], self._next[lanes]
         search, packed = tables.search(len(states)), tables.packed
-        wide = rows.astype(np.int64)
-        bases, places = wide << PRECISION, wide * tables.width
+        bases = np.left_shift(rows, PRECISION, dtype=np.int64)
+        places = np.multiply(rows, tables.width, dtype=np.int64)
         found, spread = np.empty_like(states), np.empty_like(states)
         low = np.empty(len(states), np.bool_)
+        # (x >> 16) * f + slot is x - (x >> 16) * (65536 - f), as in the writer.
         for base, place in zip(bases, places, strict=True):
             np.bitwise_and(states, MASK, out=spread)
             np.add(base, spread, out=base)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What the bytes hold. Arrays share nothing with them that could be written to."""
+    """What the bytes hold."""
 
     states: NDArray[np.uint32]
     """(lanes,): where an encoder ended and a decoder begins."""

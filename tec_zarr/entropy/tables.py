@@ -98,7 +98,10 @@ class Tables:
 
     @cached_property
     def packed(self) -> NDArray[np.uint32]:
-        """(65536 - frequency) * 65536 + CDF of each entry, flat, the idle row included."""
+        """(65536 - frequency) * 65536 + CDF of each entry, flat, the idle row included.
+
+        In one array because a lane then waits for memory once a step.
+        """
         steps = np.diff(self.cdf.astype(np.int64), axis=1, append=TOTAL)
         packed = (TOTAL - steps.clip(min=1)) << PRECISION | self.cdf & (TOTAL - 1)
         return np.append(packed, np.zeros(self.width)).astype(np.uint32)

@@ -71,7 +71,7 @@ CASES: dict[str, Callable[[], Case]] = {
         np.random.Generator(np.random.Philox(3)).integers(1, 60000, (3, 64, 64)).astype(np.uint16),
         {"measure": True},
     ),
-    "strided": lambda: (scene(2, 12, 75, 90), {"model": "strided", "quality": 10, "bands": None}),
+    "strided": lambda: (scene(1, 12, 40, 50), {"model": "strided", "quality": 10, "bands": None}),
 }
 
 
