@@ -86,3 +86,14 @@ def test_the_preamble_is_as_long_as_its_fields() -> None:
     assert sum(int(row[1]) for row in fields) == container.PREAMBLE.size
     assert f"{container.PREAMBLE.size} bytes" in section("Preamble")
     assert str(container.PREFIX) in section("Preamble")
+
+
+def test_the_dissected_chunk_is_the_golden_one() -> None:
+    golden = Path(__file__).parent / "golden" / "v1" / "patch-one-frame" / "chunk.tec"
+    chunk = golden.read_bytes()
+    table = rows("A chunk with tiles, byte by byte")[1:]
+    shown = [(int(row[0]), bytes.fromhex(row[1].strip("`. "))) for row in table]
+    assert len(shown) > 20
+    for offset, part in shown:
+        assert chunk[offset : offset + len(part)] == part
+    assert f"{len(chunk):,} bytes" in section("A chunk with tiles, byte by byte")

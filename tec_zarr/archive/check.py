@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     Values = NDArray[Any]
 
 
+TEXT = "OTU"
+"""Kinds of dtypes that hold text; which one it is depends on the versions of xarray and zarr."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something that is wrong."""
@@ -138,7 +142,7 @@ class _Pair:
     def unlike(self) -> list[Problem]:
         """Why the two cannot be compared."""
         array, original = self.array, self.original
-        if original is None or (array.shape, array.dtype) == (original.shape, original.dtype):
+        if original is None or _form(array) == _form(original):
             return []
         kinds = f"{array.dtype} {array.shape}, in the source {original.dtype} {original.shape}"
         return [self.problem("", f"is {kinds}: not compared")]
@@ -223,4 +227,10 @@ def _compared(pair: _Pair, place: Place, chunk: _Chunk, original: Values, values
 
 
 def _read(array: Array, region: tuple[slice, ...]) -> Values:
-    return np.asarray(array[region])
+    values = np.asarray(array[region])
+    return values.astype(object) if values.dtype.kind in TEXT else values
+
+
+def _form(array: Array) -> tuple[object, ...]:
+    """What two arrays must have in common to be compared; text is text."""
+    return array.shape, "text" if array.dtype.kind in TEXT else array.dtype

@@ -70,18 +70,19 @@ class Histogram:
 
 
 def export(
-    graph: TrainGraph, covariance: Tensor, batches: Batches, card: Mapping[str, Any]
+    graph: TrainGraph, batches: Batches, card: Mapping[str, Any], frames: int = 600
 ) -> Artifact:
-    """Measure `graph` (the averaged weights) on training batches and pack it."""
+    """Measure `graph` (the averaged weights) on `frames` training frames and pack it."""
     graph.eval()
-    steps = calibrated_steps(graph, batches)
+    covariance = batches.covariance
+    steps = calibrated_steps(graph, batches, frames // 4)
     integers = _integers(graph, steps)
     model = _model(graph, covariance, steps)
     with torch.inference_mode():
-        extents = measured_extents(model, batches)
+        extents = measured_extents(model, batches, frames // 10)
         integers["prior.extents"] = extents
         model.set_priors(integers, torch.device("cpu"))
-        counts = _counted(model, batches)
+        counts = _counted(model, batches, frames)
     certain = first_certain(counts)
     tables = tables_of(counts, certain)
     model = _model(graph, covariance, steps, certain)
@@ -89,7 +90,7 @@ def export(
     return model.to_artifact(integers, card, half=True)
 
 
-def calibrated_steps(graph: TrainGraph, batches: Batches, frames: int = 150) -> Tensor:
+def calibrated_steps(graph: TrainGraph, batches: Batches, frames: int) -> Tensor:
     """The quantisation step of each quality: where the training frames together have that PSNR."""
     low, high = graph.transform.span.tolist()
     grid = torch.linspace(low - 0.5, high + 2.5, 25)
@@ -172,7 +173,7 @@ def _model(graph: TrainGraph, covariance: Tensor, steps: Tensor, certain: int = 
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def measured_extents(model: Factorized, batches: Batches, frames: int = 60) -> NDArray[np.int32]:
+def measured_extents(model: Factorized, batches: Batches, frames: int) -> NDArray[np.int32]:
     """(codes, 2): how many channels of each map have symbols that are not too rare."""
     codes = range(0, len(model.qualities), 8)
     rates = np.zeros((len(codes), 2, max(model.transform.channels)))
@@ -195,7 +196,7 @@ def _extent(rate: NDArray[Any]) -> int:
     return int(common[-1]) + 1 if len(common) else 8
 
 
-def _counted(model: Factorized, batches: Batches, frames: int = 600) -> NDArray[np.int64]:
+def _counted(model: Factorized, batches: Batches, frames: int) -> NDArray[np.int64]:
     histogram = Histogram(np.zeros((ROWS + 1, 2 * SUPPORT + 1), np.int64))
     random = np.random.default_rng(0)
     for _ in range(frames):

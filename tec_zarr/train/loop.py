@@ -93,6 +93,7 @@ class State:
 def train(config: TrainConfig) -> Path:
     """Train, or go on from the last checkpoint in `config.out`; returns the checkpoint's path."""
     torch.manual_seed(config.seed)
+    torch.set_flush_denormal(True)  # fading moments of dead channels are slow otherwise
     config.out.mkdir(parents=True, exist_ok=True)
     mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
     crops = Crops(load_scenes(config.data), config.crop, config.seed)
@@ -125,7 +126,7 @@ def new_state(config: TrainConfig, covariance: Tensor) -> State:
 
 def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[dict[str, float]]:
     """Train to `config.steps`, yielding a record every 100 steps."""
-    began, sums = time.monotonic(), torch.zeros(3)
+    began, sums = time.monotonic(), torch.zeros(4)
     while state.step < config.steps:
         for group in state.optimiser.param_groups:
             group["lr"] = config.rate * group["share"] * schedule(state.step, config.steps)
@@ -145,16 +146,16 @@ def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[dict[st
         state.step += 1
         _average(state)
         pixels = config.batch * config.crop**2
-        sums += torch.tensor([loss.item(), result.bits.sum() / pixels, squares.sum() / pixels])
+        measures = [loss, result.bits.sum() / pixels, squares.sum() / pixels]
+        sums += torch.tensor([*(measure.item() for measure in measures), 1])
         if state.step % 100 == 0 or state.step == config.steps:
-            loss_mean, bits, square = (sums / ((state.step - 1) % 100 + 1)).tolist()
-            seconds = time.monotonic() - began
+            loss_mean, bits, square, _ = (sums / sums[3]).tolist()
             yield {
                 "step": state.step,
                 "loss": loss_mean,
                 "bits_per_pixel": bits,
                 "squared_error_per_pixel": square,
-                "seconds": seconds,
+                "seconds": time.monotonic() - began,
             }
             sums.zero_()
 

@@ -1,0 +1,109 @@
+"""Training runs end to end on a tiny configuration: train, stop, go on, export, code."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.codec import decode_chunk, encode_chunk
+from tec_zarr.config import TecConfig
+from tec_zarr.errors import ConfigError
+from tec_zarr.models import registry
+from tec_zarr.train import __main__ as command
+from tec_zarr.train.data import Batches, Crops, is_replicated, load_scenes, smoothed
+from tec_zarr.train.forecast import laplace_bits
+from tec_zarr.train.loop import TrainConfig, draw_steps, schedule, train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes, one with replicated bands, one with ten bands and nodata."""
+    folder = tmp_path_factory.mktemp("scenes")
+    random = np.random.default_rng(0)
+    y, x = np.indices((96, 96)) / 9.0
+    base = 1500 + 600 * np.sin(y) * np.cos(x)
+    scales = 1 + 0.1 * np.arange(12)[:, None, None]
+    scene = (base * scales + random.normal(0, 60, (12, 96, 96))).clip(1).astype(np.uint16)
+    for band, factor in zip(scene, (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2), strict=True):
+        band[...] = band[::factor, ::factor].repeat(factor, 0).repeat(factor, 1)
+    fewer = scene[1:11].copy()
+    fewer[:, :10] = 0
+    for name, data, bands in (("a", scene, S2L2A), ("b", fewer, S2L2A[1:11])):
+        np.savez(folder / f"{name}.npz", data=data[None], bands=bands)
+    samples = [{"file": f"{n}.npz", "split": "train", "level": "L2A"} for n in "ab"]
+    (folder / "index.json").write_text(json.dumps({"samples": samples}))
+    return folder
+
+
+def test_scenes_say_what_they_are(folder: Path) -> None:
+    first, second = load_scenes(folder)
+    assert first.replicated
+    assert not is_replicated(second.frames[0] + np.arange(96, dtype=np.uint16), second.places)
+    with pytest.raises(ConfigError, match="validation"):
+        load_scenes(folder, "validation")
+
+
+def test_smoothing_keeps_the_block_means() -> None:
+    coarse = np.random.default_rng(1).uniform(500, 900, (16, 16)).astype(np.float32)
+    smooth = smoothed(coarse.repeat(6, 0).repeat(6, 1), 6)
+    means = smooth.reshape(16, 6, 16, 6).mean((1, 3))
+    assert np.abs(means - coarse).mean() < 8
+    assert np.abs(np.diff(smooth, axis=0)).max() < np.abs(np.diff(coarse, axis=0)).max()
+
+
+def test_batches_are_normalised_and_repeatable(folder: Path) -> None:
+    mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((12,), 1000.0)
+    draws = [
+        Batches(Crops(load_scenes(folder), 64, 3), mean, std, torch.eye(12)).draw(6)
+        for _ in range(2)
+    ]
+    assert torch.equal(draws[0].frames, draws[1].frames)
+    assert draws[0].frames.shape == draws[0].counted.shape == (6, 12, 64, 64)
+    assert draws[0].frames.isfinite().all()
+
+
+def test_bits_of_a_laplacian_sum_to_one() -> None:
+    values = torch.arange(-400, 401).double()
+    for log_scale in (-3.0, 0.0, 4.0):
+        bits = laplace_bits(values, torch.full_like(values, log_scale))
+        assert float(torch.exp2(-bits).sum()) == pytest.approx(1, abs=1e-3)
+
+
+def test_schedule_and_steps_stay_in_their_range() -> None:
+    rates = [schedule(step, 1000) for step in range(1001)]
+    assert max(rates) <= 1
+    assert rates[-1] == pytest.approx(0.02, abs=1e-3)
+    steps = draw_steps(64)
+    assert float(steps.min()) >= 0.024
+    assert float(steps.max()) <= 6.144
+
+
+@pytest.mark.slow
+def test_train_stop_go_on_export_and_code(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"batch": 2, "crop": 64, "width": 8, "lead": 4}
+    groups = {"coarse": (16, 48), "fine": (60, 704)}
+    options = {"data": folder, "out": tmp_path, **sizes, **groups}
+    torch.manual_seed(0)
+    train(TrainConfig(steps=2, save_every=2, **options))  # type: ignore[arg-type]
+    config = TrainConfig(steps=4, save_every=2, **options)  # type: ignore[arg-type]
+    checkpoint = train(config)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 4]
+    identity = command.pack(checkpoint, config, 20)
+    monkeypatch.setenv("TEC_ZARR_MODELS", str(tmp_path))
+    registry.forget()
+    chunk = np.load(folder / "a.npz")["data"]
+    back = decode_chunk(encode_chunk(chunk, TecConfig(model=identity, quality=44)))
+    registry.forget()
+    error = back.astype(float) - chunk
+    assert 10 * np.log10(1e8 / np.square(error).mean()) > 38
