@@ -6,178 +6,225 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from tec_zarr.entropy import tables as module
-from tec_zarr.entropy.tables import ESCAPE, MAX_SIZE, TOTAL, Tables
+from tec_zarr.entropy.search import Bisection, Lookup
+from tec_zarr.entropy.tables import ESCAPED, TOTAL, Tables, gaussian, laplacian
 from tec_zarr.errors import TecError
-from tests.symbols import INT32, draw_symbols, draw_tables, seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
-masses = st.lists(st.integers(0, 10**9), min_size=2, max_size=300).filter(lambda m: sum(m) > 0)
+bounded = settings(max_examples=50, deadline=None, derandomize=True)
+
+masses = st.floats(0, 1, width=32)
+pmfs = st.lists(
+    arrays.arrays(np.float64, st.integers(1, 40), elements=masses), min_size=1, max_size=6
+)
 
 
-def frequencies(tables: Tables, row: int) -> NDArray[np.int64]:
-    cdf = tables.cdf[row, : tables.sizes[row] + 1].astype(np.int64)
-    return cdf[1:] - cdf[:-1]
+def made(pmf: list[NDArray[np.float64]], offset: int = -3) -> Tables:
+    return Tables.from_pmf([row / max(1.0, row.sum()) for row in pmf], [offset] * len(pmf))
 
 
-@settings(deadline=None, max_examples=100)
-@given(masses, st.floats(0.0, 1.0))
-def test_frequencies_are_positive_and_sum_to_65536(weights: list[int], share: float) -> None:
-    pmf = np.array(weights) / np.sum(weights) * share
-    if not pmf.sum() > 0:
-        return
-    tables = Tables.from_pmf([pmf], [0])
-    found = frequencies(tables, 0)
-    assert len(found) == len(pmf) + 1
-    assert found.min() >= 1
-    assert found.sum() == TOTAL
+def rows_of(tables: Tables) -> list[NDArray[np.int64]]:
+    """Frequencies, row by row."""
+    pairs = zip(tables.cdf.astype(np.int64), tables.sizes, strict=True)
+    return [np.diff(row[: size + 1]) for row, size in pairs]
 
 
-@settings(deadline=None, max_examples=100)
-@given(masses)
-def test_frequencies_are_within_a_count_of_the_masses_if_none_is_tiny(weights: list[int]) -> None:
-    pmf = np.array(weights) + max(weights) / 10
-    pmf /= pmf.sum() / 0.9
-    found = frequencies(Tables.from_pmf([pmf], [0]), 0)
-    np.testing.assert_allclose(found, np.append(pmf, 0.1) * TOTAL, rtol=0, atol=1.001)
+@bounded
+@given(pmfs)
+def test_frequencies_sum_up_and_none_is_zero(pmf: list[NDArray[np.float64]]) -> None:
+    tables = made(pmf)
+    for given_row, row in zip(pmf, rows_of(tables), strict=True):
+        assert row.sum() == TOTAL
+        assert row.min() >= 1
+        assert len(row) == len(given_row) + 1 or (len(row) == 1 == len(given_row))
+    again = made(pmf)
+    assert np.array_equal(tables.cdf, again.cdf)
 
 
-def test_tiny_masses_are_paid_for_by_the_large_ones() -> None:
-    found = frequencies(Tables.from_pmf([np.append(np.ones(1), np.zeros(3000))], [0]), 0)
-    assert found.sum() == TOTAL
-    assert found.tolist() == [TOTAL - 3001] + [1] * 3001
+def test_frequencies_are_rounded_by_largest_remainders() -> None:
+    row = rows_of(Tables.from_pmf([np.array([1, 1, 1.0]) / 3.00001], [0]))[0]
+    assert row.tolist() == [21845, 21845, 21845, 1]
+    mass = np.array([0.1, 0.2, 0.25, 0.4])
+    ideal = np.append(mass, 0.05) * TOTAL
+    assert np.abs(rows_of(Tables.from_pmf([mass], [0]))[0] - ideal).max() < 1
 
 
-def test_one_mass_alone_is_certain_and_a_small_one_is_not() -> None:
-    tables = Tables.from_pmf([np.ones(1), np.array([0.25]), np.ones(1)], [7, 3, 0])
-    assert tables.certain.tolist() == [True, False, True]
-    assert tables.certain_symbols(np.array([0, 2], np.int32)).tolist() == [7, 0]
-    assert frequencies(tables, 1).tolist() == [TOTAL // 4, TOTAL // 4 * 3]
+def test_rare_symbols_take_from_the_frequent_ones() -> None:
+    pmf = np.append(np.full(50_000, 1e-9), [0.7, 0.2])
+    row = rows_of(Tables.from_pmf([pmf], [0]))[0]
+    assert row.sum() == TOTAL
+    assert row.min() == 1
+    assert row[50_000] == pytest.approx(3.5 * row[50_001], rel=0.01)
+
+
+def test_what_is_left_is_the_escapes() -> None:
+    tables = Tables.from_pmf([np.array([0.5, 0.25]), np.array([0.75]), np.ones(1)], [0, 7, 9])
+    assert [row[-1] for row in rows_of(tables)] == [TOTAL // 4, TOTAL // 4, TOTAL]
+    assert tables.certain.tolist() == [False, False, True]
+    assert tables.symbols.tolist() == [0, 1, ESCAPED, 7, ESCAPED, 9]
 
 
 @pytest.mark.parametrize(
     "pmf",
-    [[], [np.nan, 1.0], [np.inf, 1.0], [0.5] * MAX_SIZE],
-    ids=["nothing", "nan", "infinite", "too long"],
+    [
+        [],
+        [np.zeros(0)],
+        [np.array([np.nan])],
+        [np.array([-0.1, 0.2])],
+        [np.array([np.inf])],
+        [np.ones((2, 2))],
+        [np.full(TOTAL, 1e-6)],
+        [np.array([0.5]), np.array([0.5])],
+    ],
 )
-def test_what_is_no_mass_is_refused(pmf: list[float]) -> None:
-    with pytest.raises(TecError, match="cannot be a table"):
-        Tables.from_pmf([np.array(pmf)], [0])
+def test_what_is_no_probability_is_refused(pmf: list[NDArray[np.float64]]) -> None:
+    with pytest.raises(TecError):
+        Tables.from_pmf(pmf, [0])
 
 
-def test_equal_masses_give_equal_tables() -> None:
-    first, second = (draw_tables(np.random.default_rng(5), 20) for _ in range(2))
-    assert all(np.array_equal(getattr(first, n), getattr(second, n)) for n in FIELDS)
+@pytest.mark.parametrize("offset", [-(1 << 31), (1 << 31) - 2, 1 << 31, -(1 << 40)])
+def test_symbols_beyond_int32_are_refused(offset: int) -> None:
+    with pytest.raises(TecError):
+        Tables.from_pmf([np.array([0.5, 0.4])], [offset])
 
 
-FIELDS = ("cdf", "sizes", "offsets")
-
-
-def put(name: str, place: tuple[int, ...], value: int) -> Callable[[dict[str, Any]], None]:
-    def change(fields: dict[str, Any]) -> None:
-        fields[name][place] = value
-
-    return change
-
-
-def replaced(name: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
-    return lambda fields: fields.update({name: change(fields[name])})
+GOOD: dict[str, Any] = {
+    "cdf": np.array([[0, 9, TOTAL, TOTAL], [0, TOTAL, TOTAL, TOTAL]], np.uint32),
+    "sizes": np.array([2, 1], np.int32),
+    "offsets": np.array([0, 5], np.int32),
+}
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    "bad",
     [
-        (replaced("cdf", lambda cdf: cdf[0]), "matrix"),
-        (replaced("cdf", lambda cdf: cdf.astype(np.int64)), "uint32"),
-        (replaced("sizes", lambda sizes: sizes.astype(np.int64)), "int32"),
-        (replaced("offsets", lambda offsets: offsets.astype(np.float32)), "int32"),
-        (replaced("sizes", lambda sizes: sizes[:-1]), "number"),
-        (replaced("offsets", lambda offsets: offsets[:, None]), "number"),
-        (replaced("cdf", lambda cdf: cdf[:-1]), "number"),
-        (lambda fields: fields.update({n: v[:0] for n, v in fields.items()}), "without entries"),
-        (put("sizes", (1,), 0), "without entries"),
-        (put("sizes", (1,), -3), "without entries"),
-        (put("sizes", (1,), 99), "too many"),
-        (put("sizes", (1,), 2), "end with 65536"),
-        (put("cdf", (1, 0), 1), "begin with 0"),
-        (put("cdf", (1, 3), 65535), "end with 65536"),
-        (put("cdf", (0, 3), 2**32 - 1), "end with 65536"),
-        (put("cdf", (1, 2), 10), "without probability"),
-        (put("cdf", (1, 2), 9), "without probability"),
-        (put("cdf", (1, 2), 65536), "without probability"),
-        (put("cdf", (1, 2), 2**32 - 1), "without probability"),
-        (put("offsets", (0,), INT32.min), "beyond int32"),
-        (put("offsets", (0,), INT32.max), "beyond int32"),
+        {"cdf": GOOD["cdf"].astype(np.int64)},
+        {"cdf": GOOD["cdf"][0]},
+        {"cdf": GOOD["cdf"][:1]},
+        {"cdf": GOOD["cdf"] + np.uint32(1)},
+        {"cdf": GOOD["cdf"].clip(max=9)},
+        {"cdf": np.array([[0, 9, 8, TOTAL], [0, TOTAL, TOTAL, TOTAL]], np.uint32)},
+        {"cdf": np.array([[0, 9, TOTAL, TOTAL + 1], [0, TOTAL, TOTAL, TOTAL]], np.uint32)},
+        {"cdf": np.array([[0, 9, TOTAL, 0], [0, TOTAL, TOTAL, TOTAL]], np.uint32)},
+        {"cdf": np.array([[0, 0, TOTAL, TOTAL], [0, TOTAL, TOTAL, TOTAL]], np.uint32)},
+        {"sizes": np.array([2, 0], np.int32)},
+        {"sizes": np.array([2, -1], np.int32)},
+        {"sizes": np.array([2, 4], np.int32)},
+        {"sizes": np.array([2, 2], np.int32)},
+        {"sizes": np.array([2, 1], np.int64)},
+        {"offsets": np.array([0], np.int32)},
+        {"offsets": np.array([0, 2**31 - 1], np.int64).astype(np.uint32)},
+        {name: value[:0] for name, value in GOOD.items()},
     ],
 )
-def test_hostile_tables_are_refused(
-    change: Callable[[dict[str, Any]], None], complaint: str
-) -> None:
-    fields: dict[str, Any] = {
-        "cdf": np.array([[0, 65536, 65536, 65536], [0, 10, 20, 65536]], np.uint32),
-        "sizes": np.array([1, 3], np.int32),
-        "offsets": np.array([0, -1], np.int32),
-    }
-    Tables(**fields)
-    change(fields)
-    with pytest.raises(TecError, match=complaint):
-        Tables(**fields)
+def test_broken_tables_are_refused(bad: dict[str, Any]) -> None:
+    Tables(**GOOD)
+    with pytest.raises(TecError, match="broken entropy tables"):
+        Tables(**(GOOD | bad))
 
 
-@settings(deadline=None, max_examples=50)
-@given(seeds)
-def test_places_are_entries_and_their_symbols_come_back(seed: int) -> None:
+@bounded
+@given(st.data())
+def test_tables_are_valid_or_refused(data: st.DataObject) -> None:
+    rows, width = data.draw(st.integers(0, 3)), data.draw(st.integers(0, 4))
+    borders = st.sampled_from([0, 1, 2, TOTAL - 1, TOTAL, TOTAL + 1, 2**32 - 1])
+    cdf = data.draw(arrays.arrays(np.uint32, (rows, width), elements=borders))
+    sizes = data.draw(arrays.arrays(np.int32, rows, elements=st.integers(-1, 5)))
+    try:
+        tables = Tables(cdf, sizes, np.zeros(rows, np.int32))
+    except TecError:
+        return
+    assert all(row.sum() == TOTAL and row.min() > 0 for row in rows_of(tables))
+
+
+def brute_force(tables: Tables, row: int, slot: int) -> int:
+    """The place of a slot, as the format says it."""
+    frequencies = rows_of(tables)[row].tolist()
+    entry = frequencies.index(max(frequencies))
+    while slot >= frequencies[entry]:
+        slot -= frequencies[entry]
+        entry = (entry + 1) % len(frequencies)
+    return int(tables.sizes[:row].sum()) + entry
+
+
+@bounded
+@given(pmfs, st.integers(0, 2**32))
+def test_each_slot_belongs_to_one_entry(pmf: list[NDArray[np.float64]], seed: int) -> None:
+    tables = made(pmf)
     random = np.random.default_rng(seed)
-    tables = draw_tables(random, 9)
-    rows = random.integers(0, 9, 200).astype(np.int32)
-    rows = rows[tables.uncertain(rows)]
-    symbols = draw_symbols(random, tables, rows, 0.2)
-    places, escaped = tables.places(symbols, rows)
-    entries = symbols.astype(np.int64) - tables.offsets[rows]
-    last = tables.sizes[rows] - 1
-    outside = (entries < 0) | (entries >= last)
-    assert np.array_equal(np.flatnonzero(outside), escaped)
-    assert np.array_equal(places, rows * tables.width + np.where(outside, last, entries))
-    assert np.array_equal(tables.symbols[places], np.where(outside, ESCAPE, symbols))
+    rows = random.integers(0, len(pmf), 100)
+    slots = random.integers(0, TOTAL, 100)
+    slots[:4] = [0, 1, TOTAL - 2, TOTAL - 1]
+    expected = [brute_force(tables, row, slot) for row, slot in zip(rows, slots, strict=True)]
+    lookup = Lookup.of(tables.frequencies, tables.shifts)
+    bisection = Bisection(tables.cdf, tables.sizes, tables.shifts)
+    for search in (lookup, bisection):
+        assert search.finder(100)(slots, search.bases(rows)).tolist() == expected
+    places = np.array(expected)
+    inside = slots - tables.starts[places]
+    assert ((inside >= 0) & (inside < tables.frequencies[places])).all()
 
 
-@pytest.mark.parametrize("most", [0, 512], ids=["searched", "looked up"])
-def test_every_slot_of_every_row_is_found(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LUT_ROWS", most)
-    tables = draw_tables(np.random.default_rng(3), 12, widest=300)
-    search = tables.search(TOTAL)
-    for row in range(tables.idle + 1):
-        places = np.full(TOTAL, row * tables.width)
-        search(np.arange(TOTAL) + row * TOTAL, places)
-        steps = frequencies(tables, row) if row < tables.idle else [TOTAL]
-        entries = np.repeat(np.arange(len(steps)), steps)
-        assert np.array_equal(places, row * tables.width + entries)
+def test_tables_with_many_rows_are_bisected(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(gaussian([1.0, 2.0]).search, Lookup)
+    monkeypatch.setattr(module, "MOST_LOOKUP", 0)
+    assert isinstance(gaussian([1.0, 2.0]).search, Bisection)
 
 
-def test_costs_are_those_of_the_frequencies() -> None:
-    tables = draw_tables(np.random.default_rng(4), 5)
-    for row, size in enumerate(tables.sizes):
-        costs = tables.costs[row * tables.width :][:size]
-        np.testing.assert_allclose(2.0**-costs * TOTAL, frequencies(tables, row))
+@bounded
+@given(pmfs, st.integers(-(2**31) + 1, 2**31 - 50), st.integers(0, 2**32))
+def test_symbols_have_places(pmf: list[NDArray[np.float64]], offset: int, seed: int) -> None:
+    tables = made(pmf, offset)
+    random = np.random.default_rng(seed)
+    uncertain = np.flatnonzero(~tables.certain)
+    rows = random.choice(uncertain, 60 if len(uncertain) else 0).astype(np.int32)
+    near = np.clip(offset + random.integers(-50, 90, len(rows)), -(2**31), 2**31 - 1)
+    far = random.integers(-(2**31), 2**31, len(rows))
+    for symbols in (near.astype(np.int32), far.astype(np.int32)):
+        places = tables.places(symbols, rows)
+        for symbol, row, place in zip(symbols.tolist(), rows, places.tolist(), strict=True):
+            entry = place - tables.firsts[row]
+            has_entry = 0 <= symbol - offset < tables.sizes[row] - 1
+            assert entry == (symbol - offset if has_entry else tables.sizes[row] - 1)
+            assert tables.is_escape[place] != has_entry
+            assert tables.symbols[place] == (symbol if has_entry else ESCAPED)
 
 
-@pytest.mark.parametrize("row", [-1, 3, INT32.max, INT32.min, 2**32])
-def test_a_row_that_is_not_there_is_refused(row: int) -> None:
-    tables = draw_tables(np.random.default_rng(6), 3)
-    with pytest.raises(TecError, match="of 3 rows"):
-        tables.checked_rows(np.array([0, row]))
+def test_bits_are_those_of_the_integers() -> None:
+    pmf = np.full(8, 1 / 8 - 2.0**-16)
+    tables = Tables.from_pmf([pmf, np.ones(1)], [0, 4])
+    symbols, rows = np.arange(8, dtype=np.int32), np.zeros(8, np.int32)
+    assert tables.bits(symbols, rows) == pytest.approx(24, abs=0.01)
+    assert tables.bits(symbols, rows + 1) == 0
+    escape = 16 - np.log2(tables.frequencies[8])
+    for value, size in ((8, 1), (-64, 1), (64, 2), (-(2**31), 5), (2**31 - 1, 5)):
+        found = tables.bits(np.array([[value]], np.int32), rows[:1, None])
+        assert found == pytest.approx(escape + 8 * size)
 
 
-def test_rows_are_uncertain_wherever_the_certain_ones_stand() -> None:
-    some = np.full(2, 0.5)
-    for certain in ([1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]):
-        tables = Tables.from_pmf([np.ones(1) if c else some for c in certain], range(4))
-        rows = np.array([3, 0, 1, 2, 3], np.int32)
-        assert tables.uncertain(rows).tolist() == [not certain[row] for row in rows]
-        known = tables.certain_symbols(rows)
-        assert all(known[i] == row for i, row in enumerate(rows) if certain[row])
+@pytest.mark.parametrize("family", [gaussian, laplacian])
+def test_families_are_what_they_say(family: Any) -> None:
+    scales = [0.02, 0.11, 0.5, 3.0, 40.0, 256.0]
+    tables = family(scales)
+    assert not tables.certain.any()
+    random = np.random.default_rng(0)
+    draw = random.normal if family is gaussian else random.laplace
+    for row, (scale, frequencies) in enumerate(zip(scales, rows_of(tables), strict=True)):
+        middle = frequencies[:-1]
+        assert len(middle) >= 3
+        assert np.abs(middle - middle[::-1]).max() <= 1
+        assert tables.offsets[row] == -(len(middle) // 2)
+        symbols = np.rint(draw(0, scale, 50_000)).astype(np.int32)
+        counts = np.unique(symbols, return_counts=True)[1] / len(symbols)
+        entropy = -(counts * np.log2(counts)).sum()
+        mean = tables.bits(symbols, np.full(len(symbols), row)) / len(symbols)
+        assert mean < 1.03 * entropy + 0.01
+
+
+def test_a_wider_tail_makes_smaller_tables() -> None:
+    assert gaussian([10.0], 0.1).sizes < gaussian([10.0]).sizes

@@ -1,15 +1,17 @@
-"""How symbols are dealt out to lanes: symbol i of a tile and call goes to lane i % lanes.
+"""Lanes: many rANS coders side by side, those of all tiles of a batch in the same vectors.
 
-The lanes of all tiles stand side by side, those of tile 0 first, and code together: a step is one
-symbol of each lane. No symbol is coded here.
+What a lane is and how a stream holds it is told in `rans`. A lane's state stays below 2**48.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from tec_zarr.entropy.tables import PRECISION, TOTAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,98 +20,176 @@ if TYPE_CHECKING:
 
     from tec_zarr.entropy.tables import Tables
 
-    Ints = NDArray[np.int32]
     Wide = NDArray[np.int64]
 
-CELLS = 3 << 14
-"""Symbols of a block: enough to amortise what a block costs, few enough for a processor's cache."""
+STATE_WORDS = 3
+"""Words that a state fills at most."""
+
+BLOCK = 1 << 15
+"""About as many symbols are prepared at once, so that they stay in a processor's cache."""
+
+NONE = np.zeros(0, np.int64)
+
+# Arrays, because NumPy takes longer over Python's numbers; one symbol or word is 16 bits.
+BITS = np.array(PRECISION)
+MASK = np.array(TOTAL - 1)
+LOW = np.array(1 << 32)
+"""A lane whose state is below takes in a word."""
+LOW_BITS = np.array(32)
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """Which symbols (tiles, n) of one call need bits; the others are certain."""
+class Block(NamedTuple):
+    """Some steps of a call, in each of which the same lanes code a symbol each."""
 
-    needed: list[NDArray[np.bool_]]
-    """(n,) of each tile."""
-
-    rows: list[Ints]
-    """Table rows of the symbols that need bits, of each tile."""
-
-    @classmethod
-    def of(cls, tables: Tables, rows: NDArray[np.int32]) -> Call:
-        """TecError if there is no such row."""
-        checked = [tables.checked_rows(tile) for tile in rows]
-        needed = [tables.uncertain(tile) for tile in checked]
-        return cls(needed, [tile[need] for tile, need in zip(checked, needed, strict=True)])
-
-    @property
-    def counts(self) -> list[int]:
-        """Symbols of each tile that need bits."""
-        return [len(tile) for tile in self.rows]
-
-    def placed(self, known: Ints, parts: Sequence[Ints]) -> Ints:
-        """Put the symbols that need bits among those that are certain, in place."""
-        for tile, need, part in zip(known, self.needed, parts, strict=True):
-            tile[need] = part
-        return known
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Some steps of a call, in the lanes of the tiles that have symbols there."""
-
-    first: int
     steps: int
-    tiles: list[tuple[int, int]]
-    """Number of a tile, and of its lanes."""
-
     lanes: Wide
-    """Which of all lanes these are."""
+    """(m,): the lanes."""
 
-    def arranged(self, parts: Sequence[Ints], filling: int) -> Ints:
-        """Values of each tile's symbols as (step, lane); `filling` where a lane has no more."""
-        grid = np.full((self.steps, len(self.lanes)), filling, np.int32)
-        for part, place in self._pieces(parts, grid):
-            place[...] = part
+    pieces: list[tuple[slice, slice]]
+    """For each tile, which of the call's symbols it codes, and in which of these lanes."""
+
+    def pick(self, values: NDArray[Any]) -> NDArray[Any]:
+        """(steps, m): what belongs to the symbols here, of the values of the call's symbols."""
+        grid = np.empty((self.steps, len(self.lanes)), values.dtype)
+        for symbols, columns in self.pieces:
+            grid[:, columns] = values[symbols].reshape(self.steps, -1)
         return grid
 
-    def restore(self, parts: Sequence[Ints], grid: NDArray[np.int64]) -> None:
-        """Invert `arranged`."""
-        for part, place in self._pieces(parts, grid):
-            part[...] = place
-
-    def _pieces(
-        self, parts: Sequence[Ints], grid: NDArray[np.signedinteger]
-    ) -> Iterator[tuple[Ints, NDArray[np.signedinteger]]]:
-        """Views of the same values in the parts and in the grid."""
-        start = 0
-        for tile, lanes in self.tiles:
-            piece = parts[tile][self.first * lanes : (self.first + self.steps) * lanes]
-            whole, rest = divmod(len(piece), lanes)
-            yield piece[: whole * lanes].reshape(whole, lanes), grid[:whole, start : start + lanes]
-            if rest:
-                yield piece[whole * lanes :], grid[whole, start : start + rest]
-            start += lanes
+    def place(self, grid: NDArray[Any], values: NDArray[Any]) -> None:
+        """Invert `pick`, in place."""
+        for symbols, columns in self.pieces:
+            values[symbols].reshape(self.steps, -1)[...] = grid[:, columns]
 
 
-def steps_of(count: int, lanes: int) -> int:
-    """Symbols of the longest of some lanes."""
-    return -(-count // lanes) if count else 0
+@dataclass(frozen=True)
+class Lanes:
+    """How many lanes each tile has; lanes are numbered through, tile by tile."""
+
+    numbers: tuple[int, ...]
+
+    @property
+    def starts(self) -> list[int]:
+        """The first lane of each tile, and that behind the last one."""
+        return [0, *accumulate(self.numbers)]
+
+    def lengths(self, counts: Sequence[int]) -> Wide:
+        """(lanes,): symbols of each lane in a call with that many symbols of each tile."""
+        pairs = zip(counts, self.numbers, strict=True)
+        return np.concatenate([*((c + np.arange(n)[::-1]) // n for c, n in pairs if n), NONE])
+
+    def blocks(self, counts: Sequence[int]) -> list[Block]:
+        """Blocks of a call with that many symbols of each tile, in the order of reading."""
+        pairs = zip(counts, self.numbers, strict=True)
+        # Where lanes drop out: after its last full step a tile has less than a step.
+        ends = {steps for c, n in pairs if c for steps in (c // n, -(-c // n))}
+        blocks: list[Block] = []
+        for start, end in pairwise(sorted({0} | ends)):
+            blocks += self._run(counts, start, end)
+        return blocks
+
+    def _run(self, counts: Sequence[int], start: int, end: int) -> Iterator[Block]:
+        """Blocks of the steps from `start` to `end`, in which no lane drops out."""
+        left = [min(n, c - start * n) for c, n in zip(counts, self.numbers, strict=True)]
+        tiles = [tile for tile, active in enumerate(left) if active > 0]
+        starts, firsts = self.starts, [0, *accumulate(counts)]
+        lanes = np.concatenate([np.arange(left[tile]) + starts[tile] for tile in tiles])
+        size = max(1, BLOCK // len(lanes))
+        columns = list(pairwise(accumulate((left[tile] for tile in tiles), initial=0)))
+        for step in range(start, end, size):
+            steps = min(size, end - step)
+            pieces = []
+            for tile, column in zip(tiles, columns, strict=True):
+                first = firsts[tile] + step * self.numbers[tile]
+                pieces.append((slice(first, first + steps * left[tile]), slice(*column)))
+            yield Block(steps, lanes, pieces)
 
 
-def blocks_of(counts: Sequence[int], lanes: Sequence[int]) -> list[Block]:
-    """Blocks of a call, given each tile's symbols and lanes.
+class Writer:
+    """Codes from the last symbol to the first, as rANS must."""
 
-    Lanes of tiles that have no more symbols are left out, so that the work grows with the symbols.
-    """
-    steps = [steps_of(count, number) for count, number in zip(counts, lanes, strict=True)]
-    starts = np.cumsum([0, *lanes]).tolist()
-    found: list[Block] = []
-    first = 0
-    while first < max(steps, default=0):
-        tiles = [(tile, lanes[tile]) for tile, number in enumerate(steps) if number > first]
-        columns = np.concatenate([np.arange(starts[t], starts[t + 1]) for t, _ in tiles])
-        length = min(max(1, CELLS // len(columns)), max(steps) - first)
-        found.append(Block(first, length, tiles, columns))
-        first += length
-    return found
+    def __init__(self, lengths: Wide) -> None:
+        """`lengths` (lanes,) are the symbols that each lane will be given."""
+        ends = np.cumsum(lengths + STATE_WORDS)
+        self._states = np.ones(len(lengths), np.int64)
+        self._words = np.empty(ends[-1] if len(ends) else 0, np.uint16)
+        self._ends, self._next = ends, ends.copy()
+
+    def write(self, tables: Tables, lanes: Wide, places: Wide) -> None:
+        """Code the entries at `places` (steps, m), last step first, on `lanes` (m,)."""
+        states, following = self._states[lanes], self._next[lanes]
+        frequencies, starts = tables.frequencies.take(places), tables.starts.take(places)
+        limits, gaps = frequencies << LOW_BITS, TOTAL - frequencies
+        quotient, full = np.empty(len(lanes), np.int64), np.empty(len(lanes), np.bool_)
+        for step in range(len(places) - 1, -1, -1):
+            np.greater_equal(states, limits[step], full)
+            self._move_out(states, following, full.nonzero()[0])
+            np.floor_divide(states, frequencies[step], quotient)
+            np.multiply(quotient, gaps[step], quotient)
+            np.add(states, quotient, states)
+            np.add(states, starts[step], states)
+        self._states[lanes], self._next[lanes] = states, following
+
+    def _move_out(self, states: Wide, following: Wide, full: Wide) -> None:
+        """Move the lowest word out of the states number `full`."""
+        moved = states[full]
+        at = following[full] - 1
+        self._words[at] = moved  # drops all but 16 bits
+        following[full] = at
+        states[full] = moved >> BITS
+
+    def finish(self) -> list[NDArray[np.uint16]]:
+        """Return the words of each lane in the order of reading."""
+        for _ in range(STATE_WORDS):
+            self._move_out(self._states, self._next, self._states.nonzero()[0])
+        spans = zip(self._next.tolist(), self._ends.tolist(), strict=True)
+        return [self._words[start:end] for start, end in spans]
+
+
+class Reader:
+    """Codes from the first symbol to the last, taking words in."""
+
+    def __init__(self, lengths: Wide, words: NDArray[np.uint16]) -> None:
+        """`lengths` (lanes,) are the words of each lane, `words` those of all."""
+        self._words = words.astype(np.int64)
+        self._ends = np.cumsum(lengths)
+        self._next = self._ends - lengths
+        self._states = np.zeros(len(lengths), np.int64)
+        for _ in range(STATE_WORDS):
+            low = ((self._states < LOW) & (self._next < self._ends)).nonzero()[0]
+            self._take_in(self._states, self._next, low)
+
+    def read(self, tables: Tables, lanes: Wide, rows: NDArray[Any]) -> Wide:
+        """Return places of entries (steps, m), given their rows, on `lanes` (m,)."""
+        states, following, ends = self._states[lanes], self._next[lanes], self._ends[lanes]
+        frequencies, starts = tables.frequencies, tables.starts
+        find, bases = tables.search.finder(len(lanes)), tables.search.bases(rows)
+        places = np.empty(rows.shape, np.int64)
+        frequency, start, slot = np.empty((3, len(lanes)), np.int64)
+        below = np.empty(len(lanes), np.bool_)
+        may_end = (ends - following).min() < len(rows)
+        for base, place in zip(bases, places, strict=True):
+            np.bitwise_and(states, MASK, slot)
+            np.copyto(place, find(slot, base))
+            frequencies.take(place, None, frequency, "clip")
+            starts.take(place, None, start, "clip")
+            np.right_shift(states, BITS, states)
+            np.multiply(states, frequency, states)
+            np.subtract(slot, start, slot)
+            np.add(states, slot, states)
+            np.less(states, LOW, below)
+            low = below.nonzero()[0]
+            if may_end:
+                low = low[following[low] < ends[low]]
+            self._take_in(states, following, low)
+        self._states[lanes], self._next[lanes] = states, following
+        return places
+
+    def _take_in(self, states: Wide, following: Wide, low: Wide) -> None:
+        """Take a word into the states number `low`."""
+        at = following[low]
+        states[low] = states[low] << BITS | self._words[at]
+        following[low] = at + 1
+
+    def finished(self) -> bool:
+        """Whether all lanes are where a writer begins."""
+        return bool((self._states == 1).all() and (self._next == self._ends).all())

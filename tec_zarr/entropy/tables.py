@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tec_zarr.entropy import escapes
+from tec_zarr.entropy.search import Bisection, Lookup, Search
 from tec_zarr.errors import TecError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    Ints = NDArray[np.int32]
+    Rows = NDArray[np.integer[Any]]
+    Wide = NDArray[np.int64]
+    Floats = NDArray[np.float64]
 
 PRECISION = 16
 TOTAL = 1 << PRECISION
 """The frequencies of a row sum to this."""
 
-Search = Callable[["NDArray[np.int64]", "NDArray[np.int64]"], None]
+ESCAPED = -(1 << 31)
+"""What `Tables.symbols` holds for an escape; so no entry may stand for it."""
 
-LUT_ROWS = 512
-"""Tables with more rows are searched instead of looked up: a lookup takes 128 KiB a row."""
+MOST_LOOKUP = 1 << 25
+"""Tables whose lookup would take more bytes (128 or 256 KiB a row) are bisected."""
 
-MAX_SIZE = 1 << 15
-"""Most entries of a row."""
-
-ESCAPE = -(1 << 31)
-"""What stands for the symbol of an escape; no entry has it."""
+FURTHEST = 1 << 14
+"""Largest magnitude that the families of tables have an entry for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +43,19 @@ class Tables:
 
     Entry `e` of row `r` has frequency `cdf[r, e + 1] - cdf[r, e]` of 65536 and stands for symbol
     `offsets[r] + e`; the last entry is the escape, for all symbols without an entry. A row of one
-    entry is *certain*: it has no escape, and its symbol needs no bits.
+    entry is *certain*: it has no escape, and its symbol costs nothing.
+
+    What is derived from the three arrays is flat and has no padding: the entries of row 0, then
+    those of row 1, and so on. Where an entry stands there is its *place*.
     """
 
     cdf: NDArray[np.uint32]
     """(rows, width): rises from 0 to 65536 at `sizes[r]`, and stays there."""
 
-    sizes: NDArray[np.int32]
+    sizes: Ints
     """(rows,): entries of each row."""
 
-    offsets: NDArray[np.int32]
+    offsets: Ints
     """(rows,): the symbol of each row's first entry."""
 
     def __post_init__(self) -> None:
@@ -55,69 +63,64 @@ class Tables:
             if not fine:
                 raise TecError(f"broken entropy tables: {complaint}")
 
-    def _checks(self) -> Iterator[tuple[bool, str]]:
-        cdf, sizes = self.cdf, self.sizes
+    def _checks(self) -> Iterator[tuple[Any, str]]:
+        cdf, sizes, offsets = self.cdf, self.sizes, self.offsets
         yield cdf.ndim == 2 and cdf.dtype == np.uint32, "cdf is not a matrix of uint32"
-        yield cdf.size < 1 << 30, "more entries than places can count"
-        yield sizes.dtype == self.offsets.dtype == np.int32, "sizes and offsets are not int32"
-        yield sizes.shape == self.offsets.shape == cdf.shape[:1], "rows differ in number"
+        yield sizes.dtype == offsets.dtype == np.int32, "sizes and offsets are not int32"
+        yield sizes.shape == offsets.shape == cdf.shape[:1], "rows differ in number"
         yield len(sizes) > 0 and sizes.min() >= 1, "a row without entries"
-        yield sizes.max() < min(cdf.shape[1], MAX_SIZE), "a row with too many entries"
-        yield bool((cdf[:, 0] == 0).all()), "a row does not begin with 0"
-        past = np.arange(cdf.shape[1]) >= sizes[:, None]
-        yield bool((cdf[past] == TOTAL).all()), "a row does not end with 65536"
-        steps = np.diff(cdf.astype(np.int64), axis=1)
-        yield bool((steps[~past[:, :-1]] > 0).all()), "an entry without probability"
-        reach = np.abs(self.offsets.astype(np.int64)).max() + MAX_SIZE
-        yield bool(reach < 1 << 31), "symbols beyond int32"
+        yield sizes.max() < cdf.shape[1], "a row longer than the matrix"
+        inside = self._inside
+        yield not cdf[:, 0].any(), "a row does not begin with 0"
+        yield (cdf[~inside] == TOTAL).all(), "a row does not end with 65536"
+        yield (cdf[:, 1:] > cdf[:, :-1])[inside[:, :-1]].all(), "an entry without probability"
+        ends = offsets.astype(np.int64) + sizes
+        yield offsets.min() > ESCAPED and ends.max() <= 1 << 31, "symbols beyond int32"
 
     @classmethod
-    def from_pmf(cls, pmf: Sequence[NDArray[np.float64]], offsets: Sequence[int]) -> Tables:
+    def from_pmf(cls, pmf: Sequence[Floats], offsets: Sequence[int]) -> Tables:
         """Tables of probability masses, one array a row; what they lack of 1 is the escape's.
 
-        A mass of one entry makes a certain row. Frequencies are rounded by largest remainders, each
-        at least 1, so that equal floats give equal tables.
+        A single mass of 1 makes a certain row. Frequencies are at least 1 of 65536, and rounded by
+        largest remainders: equal floats give equal tables on any machine. TecError if there are no
+        rows, or masses that cannot be probabilities.
         """
         rows = [_frequencies(np.asarray(row, np.float64)) for row in pmf]
-        width = max(len(row) for row in rows) + 1
-        cdf = np.full((len(rows), width), TOTAL, np.uint32)
+        shifts = [int(offset) for offset in offsets]
+        if not rows or len(rows) != len(shifts) or max(map(abs, shifts)) >= 1 << 31:
+            raise TecError(f"{len(rows)} rows and the offsets {shifts} do not make tables")
+        cdf = np.full((len(rows), max(map(len, rows)) + 1), TOTAL, np.uint32)
         for target, row in zip(cdf, rows, strict=True):
             target[: len(row)] = np.cumsum(row) - row
         sizes = np.array([len(row) for row in rows], np.int32)
-        return cls(cdf, sizes, np.array(offsets, np.int32))
+        return cls(cdf, sizes, np.array(shifts, np.int32))
 
-    @property
-    def width(self) -> int:
-        """Distance of two rows in the flat tables: entry `e` of row `r` is at `r * width + e`."""
-        return self.cdf.shape[1]
+    def bits(self, symbols: Ints, rows: Rows) -> float:
+        """Bits that symbols cost in their rows, escaped values included; arrays of one shape."""
+        uncertain = self.uncertain(rows)
+        values = symbols[uncertain]
+        places = self.places(values, rows[uncertain])
+        escaped = values[self.is_escape.take(places)]
+        return float(self.costs.take(places).sum() + 8 * escapes.sizes(escaped).sum())
 
-    @property
-    def idle(self) -> int:
-        """A row behind the last one whose single entry leaves a coder's state as it is."""
-        return len(self.sizes)
+    def uncertain(self, rows: Rows) -> NDArray[np.bool_]:
+        """Whether symbols of these rows need bits."""
+        if self._leading is None:
+            return ~self.certain.take(rows)
+        return rows >= self._leading
 
-    @cached_property
-    def packed(self) -> NDArray[np.uint32]:
-        """(65536 - frequency) * 65536 + CDF of each entry, flat, the idle row included.
+    def certain_symbols(self, rows: Rows) -> Ints:
+        """Symbols of certain rows, and anything for the others."""
+        if self.offsets[self.certain].any():
+            return self.offsets.take(rows)
+        return np.zeros(rows.shape, np.int32)
 
-        In one array because a lane then waits for memory once a step.
-        """
-        steps = np.diff(self.cdf.astype(np.int64), axis=1, append=TOTAL)
-        packed = (TOTAL - steps.clip(min=1)) << PRECISION | self.cdf & (TOTAL - 1)
-        return np.append(packed, np.zeros(self.width)).astype(np.uint32)
-
-    @cached_property
-    def costs(self) -> NDArray[np.float64]:
-        """Bits of each entry, flat, without the value of an escape."""
-        return PRECISION - np.log2(TOTAL - (self.packed >> PRECISION).astype(np.float64))
-
-    @cached_property
-    def symbols(self) -> NDArray[np.int32]:
-        """Symbol of each entry, flat; ESCAPE where it has none."""
-        entries = np.arange(self.width)
-        symbols = np.add.outer(self.offsets.astype(np.int64), entries)
-        symbols[(entries == self.sizes[:, None] - 1) & ~self.certain[:, None]] = ESCAPE
-        return symbols.astype(np.int32).ravel()
+    def places(self, symbols: Ints, rows: Rows) -> Wide:
+        """Places of symbols in rows that are not certain: an entry's, else the escape's."""
+        # Modulo 2**32, symbols below the first entry are far above the last one.
+        entries = (symbols - self.offsets.take(rows)).view(np.uint32)
+        entries = np.minimum(entries, self._last.take(rows))
+        return self.firsts.take(rows) + entries
 
     @cached_property
     def certain(self) -> NDArray[np.bool_]:
@@ -125,104 +128,127 @@ class Tables:
         return self.sizes == 1
 
     @cached_property
-    def _firsts(self) -> NDArray[np.int32]:
-        """(rows,): the place of each row's first entry."""
-        return np.arange(len(self.sizes), dtype=np.int32) * np.int32(self.width)
+    def firsts(self) -> Wide:
+        """(rows,): place of each row's first entry."""
+        return np.cumsum(self.sizes, dtype=np.int64) - self.sizes
 
     @cached_property
-    def _lookup(self) -> NDArray[np.uint16]:
-        """Entry of each slot of each row, flat, the idle row included."""
-        entries = np.arange(self.width, dtype=np.uint16)
-        steps = np.diff(self.cdf.astype(np.int64), axis=1, append=TOTAL)
-        rows = [np.repeat(entries, row) for row in steps]
-        return np.concatenate([*rows, np.zeros(TOTAL, np.uint16)])
+    def frequencies(self) -> Wide:
+        """Frequency at each place."""
+        return self.cdf[:, 1:][self._inside[:, :-1]] - self._borders
 
     @cached_property
-    def _keys(self) -> NDArray[np.int64]:
-        """Row * 65536 + CDF of each entry, flat, the idle row included; never falls."""
-        firsts = np.arange(self.idle, dtype=np.int64) << PRECISION
-        idle = np.full(self.width, (self.idle + 1) << PRECISION)
-        idle[0] = self.idle << PRECISION
-        return np.append(self.cdf + firsts[:, None], idle)
+    def shifts(self) -> Wide:
+        """(rows,): CDF of the most frequent entry, the first one if there are more."""
+        most = np.repeat(np.maximum.reduceat(self.frequencies, self.firsts), self.sizes)
+        modes = (self.frequencies == most).nonzero()[0]
+        return self._borders[modes[modes.searchsorted(self.firsts)]]
 
-    def places(
-        self, symbols: NDArray[np.int32], rows: NDArray[np.int32]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Flat places of symbols in rows that are not certain, and which symbols are escaped."""
-        # Modulo 2**32, a symbol before the first entry is beyond the last one.
-        entries = symbols.view(np.uint32) - self.offsets.view(np.uint32).take(rows)
-        last = (self.sizes - 1).astype(np.uint32).take(rows)
-        np.minimum(entries, last, out=entries)
-        escaped = np.flatnonzero(entries == last)
-        found = entries.view(np.int32)
-        found += self._firsts.take(rows)
-        return found, escaped
+    @cached_property
+    def starts(self) -> Wide:
+        """First slot at each place: slots are dealt out from the most frequent entry on."""
+        return (self._borders - np.repeat(self.shifts, self.sizes)) % TOTAL
 
-    def search(self, size: int) -> Search:
-        """A function for the decoder's loop, for `size` slots at a time.
+    @cached_property
+    def symbols(self) -> Ints:
+        """Symbol at each place, ESCAPED for an escape."""
+        distance = self.offsets - self.firsts
+        symbols = np.arange(len(self.is_escape)) + np.repeat(distance, self.sizes)
+        return np.where(self.is_escape, ESCAPED, symbols).astype(np.int32)
 
-        Given row * 65536 + slot and row * width, it replaces the latter by flat places.
-        """
-        if len(self.sizes) > LUT_ROWS:
-            keys = self._keys
+    @cached_property
+    def is_escape(self) -> NDArray[np.bool_]:
+        """Whether there is an escape at each place."""
+        found = np.zeros(self.sizes.sum(), np.bool_)
+        found[(self.firsts + self._last)[~self.certain]] = True
+        return found
 
-            def search(slots: NDArray[np.int64], places: NDArray[np.int64]) -> None:
-                np.subtract(np.searchsorted(keys, slots, side="right"), 1, out=places)
+    @cached_property
+    def costs(self) -> Floats:
+        """Bits at each place, without the value of an escaped symbol."""
+        return PRECISION - np.log2(self.frequencies)
 
-            return search
+    @cached_property
+    def search(self) -> Search:
+        """How to find the place of a slot."""
+        entries = len(self.frequencies)
+        if len(self.sizes) * TOTAL * (2 if entries <= TOTAL else 4) <= MOST_LOOKUP:
+            return Lookup.of(self.frequencies, self.shifts)
+        return Bisection(self.cdf, self.sizes, self.shifts)
 
-        lookup, entries = self._lookup, np.empty(size, np.uint16)
+    @property
+    def _borders(self) -> Wide:
+        """CDF at each place."""
+        return self.cdf[self._inside].astype(np.int64)
 
-        def look_up(slots: NDArray[np.int64], places: NDArray[np.int64]) -> None:
-            # "clip" only because NumPy copies `out` otherwise: no slot is out of bounds.
-            lookup.take(slots, out=entries, mode="clip")
-            np.add(places, entries, out=places)
+    @property
+    def _inside(self) -> NDArray[np.bool_]:
+        """(rows, width): whether there is an entry."""
+        return np.arange(self.cdf.shape[1]) < self.sizes[:, None]
 
-        return look_up
+    @cached_property
+    def _last(self) -> NDArray[np.uint32]:
+        """(rows,): number of the last entry."""
+        return (self.sizes - 1).astype(np.uint32)
 
-    def checked_rows(self, rows: NDArray[Any]) -> NDArray[np.int32]:
-        """Rows as indices; TecError if there is no such row."""
-        if rows.size and (rows.min() < 0 or rows.max() >= len(self.sizes)):
-            raise TecError(f"row {rows.min()} or {rows.max()} of {len(self.sizes)} rows")
-        return rows.astype(np.int32, copy=False)
-
-    def uncertain(self, rows: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which rows have more than one symbol."""
-        first = int(self.certain.sum())
-        if self.certain[:first].all():  # the usual case: a comparison is faster than a gather
-            return rows >= first
-        return ~self.certain[rows]
-
-    def certain_symbols(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Symbols of those rows that are certain; anything for the others."""
-        symbols = self.offsets[self.certain]
-        if symbols.any():
-            return self.offsets[rows]
-        return np.zeros(rows.shape, np.int32)  # the usual case: it takes no time
+    @cached_property
+    def _leading(self) -> int | None:
+        """How many rows lead that are certain, if no other row is: comparing is quicker."""
+        number = int(self.certain.sum())
+        return number if self.certain[:number].all() else None
 
 
-def _frequencies(pmf: NDArray[np.float64]) -> NDArray[np.int64]:
+def gaussian(scales: Sequence[float], tail: float = 2.0**-16) -> Tables:
+    """Rounded normal distributions of mean 0, one a row; scales are standard deviations.
+
+    Symbols that are together less likely than `tail` have no entry. For making artifacts only: the
+    last bit of an error function may differ between machines.
+    """
+    return _symmetric(lambda x, scale: math.erfc(x / scale / math.sqrt(2)), scales, tail)
+
+
+def laplacian(scales: Sequence[float], tail: float = 2.0**-16) -> Tables:
+    """Rounded Laplace distributions of mean 0, one a row; scales are mean magnitudes.
+
+    For `tail` see `gaussian`.
+    """
+    return _symmetric(lambda x, scale: math.exp(-x / scale), scales, tail)
+
+
+def _symmetric(
+    beyond: Callable[[float, float], float], scales: Sequence[float], tail: float
+) -> Tables:
+    """Rows of P(magnitude > x | scale), each cut where `tail` is left, but not before 1."""
+    pmf = []
+    for scale in scales:
+        reach = next((k for k in range(1, FURTHEST) if beyond(k + 0.5, scale) <= tail), FURTHEST)
+        borders = np.array([beyond(k + 0.5, scale) for k in range(reach + 1)])
+        side = -np.diff(borders) / 2
+        pmf.append(np.concatenate([side[::-1], [1 - borders[0]], side]))
+    return Tables.from_pmf(pmf, [-(len(row) // 2) for row in pmf])
+
+
+def _frequencies(pmf: Floats) -> Wide:
     """Integer frequencies of a row's entries, the escape's last, summing to 65536."""
-    if len(pmf) == 1 and pmf[0] > 0.5:
+    if not (pmf.ndim == 1 and 0 < len(pmf) < TOTAL and np.isfinite(pmf).all() and pmf.min() >= 0):
+        raise TecError(f"these are not probabilities of 1 to {TOTAL - 1} symbols: {pmf}")
+    if len(pmf) == 1 and pmf[0] >= 1:
         return np.array([TOTAL])
-    tail = max(0.0, 1.0 - float(pmf.sum()))
-    mass = np.append(pmf, tail).clip(min=0)
-    if not 1 < len(mass) < MAX_SIZE or not 0 < mass.sum() < np.inf:
-        raise TecError(f"a row of {len(pmf)} symbols cannot be a table")
-    ideal = mass / mass.sum() * TOTAL
-    whole = np.maximum(np.floor(ideal), 1).astype(np.int64)
-    return _balanced(whole, ideal)
-
-
-def _balanced(whole: NDArray[np.int64], ideal: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Move single counts, where it changes least, until the sum is 65536."""
+    mass = np.append(pmf, max(0.0, 1.0 - math.fsum(pmf)))
+    ideal = _ideal(mass)
+    whole = np.floor(ideal).astype(np.int64)
     missing = TOTAL - int(whole.sum())
-    if missing > 0:
-        order = np.argsort(whole - ideal, kind="stable")
-        whole[np.resize(order, missing)] += 1
-    while missing < 0:
-        spare = np.flatnonzero(whole > 1)
-        order = spare[np.argsort((ideal - whole)[spare], kind="stable")][:-missing]
-        whole[order] -= 1
-        missing += len(order)
+    whole[np.argsort(whole - ideal, kind="stable")[:missing]] += 1
     return whole
+
+
+def _ideal(mass: Floats) -> Floats:
+    """Frequencies as floats: what is too rare gets 1, and the others share the rest."""
+    rare = np.zeros(len(mass), np.bool_)
+    while True:
+        # Exact sums, because the order in which NumPy adds depends on the machine.
+        ideal = mass / math.fsum(mass[~rare]) * (TOTAL - rare.sum())
+        ideal[rare] = 1
+        if ideal.min() >= 1:
+            return ideal
+        rare |= ideal < 1

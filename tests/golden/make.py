@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
+from tec_zarr.models.artifact import load
 from tests.golden.symbols import integers_of
 from tests.tiny import RGB, patch_artifact, strided_artifact
 
@@ -94,7 +95,7 @@ def write(target: Path, chunk: NDArray[Any], changes: dict[str, Any]) -> None:
     """Write the chunk, what it decodes to, and the integers on the way."""
     os.environ["TEC_ZARR_MODELS"] = str(target.parent / "artifacts")
     options: dict[str, Any] = {"model": "patch", "quality": 40, "bands": RGB} | changes
-    artifact = patch_artifact() if options["model"] == "patch" else strided_artifact()
+    artifact = load(target.parent / "artifacts" / f"{options['model']}.tec.safetensors")
     data = encode_chunk(chunk, TecConfig(**{**options, "model": artifact.identity()}))
     (target / "chunk.tec").write_bytes(data)
     pixels = decode_chunk(data)

@@ -1,0 +1,106 @@
+"""From a slot of a table row, 0 to 65535, to the place of its entry; many rows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int32]
+    Wide = NDArray[np.int64]
+    Find = Callable[[Wide, Wide], NDArray[Any]]
+
+
+class Search(Protocol):
+    """A way to find entries. Threads may share it, but not what `finder` returns."""
+
+    def bases(self, rows: NDArray[Any]) -> Wide:
+        """Return what `find` wants to know of rows, of any shape."""
+
+    def finder(self, count: int) -> Find:
+        """Return find(slots, bases) -> places, each (count,); they last until the next call."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """One look into a table that holds every slot of every row."""
+
+    table: NDArray[np.unsignedinteger[Any]]
+    """Places, row by row."""
+
+    @classmethod
+    def of(cls, frequencies: Wide, shifts: Wide) -> Lookup:
+        """Build the table; `frequencies` of all entries, `shifts` (rows,) the CDF at slot 0."""
+        places = np.arange(len(frequencies), dtype=np.min_scalar_type(len(frequencies) - 1))
+        table = np.repeat(places, frequencies).reshape(len(shifts), -1)
+        for row, shift in zip(table, shifts.tolist(), strict=True):
+            row[:] = np.roll(row, -shift)
+        return cls(table.ravel())
+
+    def bases(self, rows: NDArray[Any]) -> Wide:
+        return rows.astype(np.int64) << 16
+
+    def finder(self, count: int) -> Find:
+        index, places = np.empty(count, np.int64), np.empty(count, self.table.dtype)
+
+        def find(slots: Wide, bases: Wide) -> NDArray[Any]:
+            np.add(slots, bases, index)
+            return self.table.take(index, None, places, "clip")
+
+        return find
+
+
+@dataclass(frozen=True, eq=False)
+class Bisection:
+    """Several times slower, but it needs nothing beside the CDF."""
+
+    cdf: NDArray[np.uint32]
+    """(rows, width)."""
+
+    sizes: Ints
+    """(rows,): entries of each row."""
+
+    shifts: Wide
+    """(rows,): CDF at slot 0."""
+
+    def bases(self, rows: NDArray[Any]) -> Wide:
+        return rows.astype(np.int64)
+
+    def finder(self, count: int) -> Find:
+        cdf, width = self.cdf.ravel(), self.cdf.shape[1]
+        # From a place in the matrix with its padding to one without.
+        padding = np.arange(len(self.sizes)) * width - (np.cumsum(self.sizes) - self.sizes)
+        halves = _halves(int(self.sizes.max()))
+        place, probe, level = np.empty((3, count), np.int64)
+        start, below = np.empty(count, np.uint32), np.empty(count, np.bool_)
+
+        def find(slots: Wide, bases: Wide) -> NDArray[Any]:
+            self.shifts.take(bases, None, level, "clip")
+            np.add(slots, level, level)
+            np.bitwise_and(level, 0xFFFF, level)
+            np.multiply(bases, width, place)
+            for half in halves:
+                np.add(place, half, probe)
+                cdf.take(probe, None, start, "clip")
+                np.less_equal(start, level, below)
+                np.multiply(below, half, probe)
+                np.add(place, probe, place)
+            padding.take(bases, None, probe, "clip")
+            return np.subtract(place, probe, place)
+
+        return find
+
+
+def _halves(size: int) -> list[int]:
+    """Steps of a search among `size` entries that never looks beyond the last one."""
+    steps = []
+    while size > 1:
+        steps.append(size // 2)
+        size -= size // 2
+    return steps
