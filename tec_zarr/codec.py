@@ -16,6 +16,7 @@ from tec_zarr.bands import ORDERS, resolve_bands
 from tec_zarr.cards import card, cards
 from tec_zarr.container import Achieved, Front, Header, TileData
 from tec_zarr.errors import ConfigError, FormatError
+from tec_zarr.header import stored_value
 from tec_zarr.window import Selection, Window, batches, cut, needed
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def check_config(config: TecConfig, shape: tuple[int, ...], dtype: np.dtype[Any]
         )
     if dtype.str not in container.DTYPES:
         raise ConfigError(f"dtype {dtype} is none of {', '.join(container.DTYPES)}")
+    if config.nodata is not None:
+        stored_value(float(config.nodata), dtype.str)
     bands = resolve_bands(config.bands, shape[-3])
     known = ORDERS[card(config.model).bands] if config.model in cards() else bands
     if not set(bands) <= set(known):

@@ -125,7 +125,8 @@ def _shard_index(array: Array, key: str, counts: tuple[int, ...]) -> np.ndarray[
     size = 2 * ENTRY.itemsize * math.prod(counts)
     checked = len(codec.index_codecs) > 1
     total = size + CHECKSUM.size * checked
-    first = codec.index_location.value == "start"
+    # An enumeration in zarr 3.1, a string in 3.4.
+    first = str(getattr(codec.index_location, "value", codec.index_location)) == "start"
     data = _get(array, key, RangeByteRequest(0, total) if first else SuffixByteRequest(total))
     if data is None:
         return np.full((*counts, 2), ABSENT, ENTRY)
