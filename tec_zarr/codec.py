@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from tec_zarr import container, mask, runtime, tiling
+from tec_zarr import container, mask, replication, runtime, tiling
 from tec_zarr.bands import ORDERS, resolve_bands
 from tec_zarr.cards import card, cards
 from tec_zarr.container import Achieved, Front, Header, TileData
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from tec_zarr.config import TecConfig
+    from tec_zarr.container import Replication
     from tec_zarr.models.factorized import Factorized
     from tec_zarr.models.pixels import Units
     from tec_zarr.tiling import Tile
@@ -133,20 +134,22 @@ def _encode(
 
     model = registry.load(config.model, runtime.device())
     code = _quality_code(model.qualities, config)
-    header = replace(header, artifact=model.identity, quality=code)
-    units, plan = _units(model, header), _plan(header)
     frames = native.reshape(-1, *native.shape[-3:])
     masks = None if nodata is None else nodata.reshape(frames.shape)
+    found = replication.find(frames, masks)
+    header = replace(header, artifact=model.identity, quality=code, replication=found)
+    units, plan = _units(model, header), _plan(header)
     errors = _Errors()
     tiles: dict[int, TileData] = {}
     for indices in batches(plan, range(len(plan)), runtime.BATCH_PIXELS // len(frames)):
         places = [plan[index] for index in indices]
         stored = cut(frames, places)
         missing = None if masks is None else cut(masks, places)
-        data, coded = batch.encode_tiles(units, stored, missing, code)
+        blocks = _blocks(header, places)
+        data, coded = batch.encode_tiles(units, stored, missing, blocks, code)
         tiles.update(zip(indices, data, strict=True))
         if config.measure:
-            seen = batch.pixels_of(units, coded, missing, stored[0].shape, header)
+            seen = batch.pixels_of(units, coded, missing, blocks, stored[0].shape, header)
             errors.add(stored, seen, missing)
     if config.measure:
         header = replace(header, achieved=errors.achieved())
@@ -168,7 +171,8 @@ def _decode(header: Header, tiles: Mapping[int, TileData]) -> Window:
         data = [tiles[index] for index in indices]
         coded = batch.decode_tiles(units, data, shape, header.quality)
         missing = batch.masks_of(data, shape)
-        pixels = batch.pixels_of(units, coded, missing, shape, header)
+        blocks = _blocks(header, [plan[index] for index in indices])
+        pixels = batch.pixels_of(units, coded, missing, blocks, shape, header)
         for index, tile in zip(indices, pixels, strict=True):
             window.put(plan[index], tile)
     return window
@@ -199,11 +203,9 @@ class _Errors:
 def _check_known(header: Header, tiles: Iterable[TileData]) -> None:
     """Raise FormatError for parts of version 1 that this release cannot decode yet."""
     parts = {
-        "replicated bands": header.replication is not None,
         "an error bound": header.max_error is not None,
     }
     for tile in tiles:
-        parts["side information"] = bool(tile.side)
         parts["overrides"] = bool(tile.overrides)
         parts["residuals"] = bool(tile.residual)
         parts["layers"] = len(tile.layers) > 1
@@ -217,6 +219,11 @@ def _check_known(header: Header, tiles: Iterable[TileData]) -> None:
 
 def _plan(header: Header) -> tuple[Tile, ...]:
     return tiling.plan(header.shape[-2], header.shape[-1], header.tile)
+
+
+def _blocks(header: Header, tiles: Sequence[Tile]) -> list[tuple[Replication, ...]]:
+    """How the bands of each tile are replicated."""
+    return [replication.within(header.replication or (), tile) for tile in tiles]
 
 
 def _units(model: Factorized, header: Header) -> Units:

@@ -57,7 +57,10 @@ def log_table() -> Tensor:
 
 def logarithms(symbols: Tensor, table: Tensor) -> Tensor:
     """Log magnitudes of integer symbols, (n, c, y, x) floats holding integers."""
-    return table[symbols.abs().clamp_(max=len(table) - 1)]
+    magnitudes = symbols.abs().clamp_(max=len(table) - 1)
+    if symbols.device.type == "cpu":  # twice as fast as indexing
+        return torch.from_numpy(table.numpy().take(magnitudes.numpy(), mode="clip"))
+    return table[magnitudes]
 
 
 def shifted(total: Tensor, bits: int) -> Tensor:

@@ -10,6 +10,7 @@ from tec_zarr import mask
 from tec_zarr.container import Header, TileData
 from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.errors import ChecksumError
+from tec_zarr.models import squares
 from tec_zarr.models.coding import Checked
 
 if TYPE_CHECKING:
@@ -18,20 +19,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from tec_zarr.header import Replication
     from tec_zarr.models.pixels import Units
     from tec_zarr.models.priors import Coded, Grid
 
+
+Blocks = tuple["Replication", ...]
+"""How each band of a tile is replicated; phases count from the tile's corner."""
 
 Shape = tuple[int, int, int, int]
 """(frames, band, y, x) of a tile."""
 
 
 def encode_tiles(
-    units: Units, stored: NDArray[Any], nodata: NDArray[np.bool_] | None, quality: int
+    units: Units,
+    stored: NDArray[Any],
+    nodata: NDArray[np.bool_] | None,
+    blocks: Sequence[Blocks],
+    quality: int,
 ) -> tuple[list[TileData], Coded]:
     """Code tiles (tiles, frames, band, y, x) of stored values; `nodata` has the same shape.
 
-    Returns the tiles' sections and the symbols as a reader will see them.
+    `blocks` tells for each tile how its bands are replicated. Returns the tiles' sections and the
+    symbols as a reader will see them.
     """
     values = stored.astype(np.float32)
     absent: NDArray[np.bool_] = np.zeros(values.shape[:3], np.bool_)
@@ -42,13 +52,16 @@ def encode_tiles(
         for tile, missing in zip(values, nodata, strict=True):
             tile[...] = mask.fill(tile, missing)
     model = units.model
-    given = model.analyse(units.normalised(values, absent), quality)
+    frames = units.normalised(values, absent, blocks)
+    given = model.analyse(frames, quality)
     streams, checksums, seen = _write(units, given, values.shape, quality)
-    revised = model.revised(given, seen)
-    if revised is not None:
-        streams, checksums, seen = _write(units, revised, values.shape, quality)
-    sections = zip(streams, masks, checksums, strict=True)
-    return [TileData(layers=(s,), mask=m, checksum=c) for s, m, c in sections], seen
+    harmed = model.harmed(given, seen)
+    if (harmed != given.whole).any():
+        given = model.analyse(frames, quality, harmed)
+        streams, checksums, seen = _write(units, given, values.shape, quality)
+    parts = zip(streams, model.sides(seen), masks, checksums, strict=True)
+    tiles = [TileData(layers=(s,), side=b, mask=m, checksum=c) for s, b, m, c in parts]
+    return tiles, seen
 
 
 def decode_tiles(units: Units, tiles: Sequence[TileData], shape: Shape, quality: int) -> Coded:
@@ -68,7 +81,7 @@ def decode_tiles(units: Units, tiles: Sequence[TileData], shape: Shape, quality:
                 "model differently. Please report the processor and the versions of torch, numpy "
                 "and tec-zarr"
             )
-    return coded
+    return model.with_sides(coded, [tile.side for tile in tiles])
 
 
 def masks_of(tiles: Sequence[TileData], shape: Shape) -> NDArray[np.bool_] | None:
@@ -82,13 +95,16 @@ def pixels_of(
     units: Units,
     coded: Coded,
     nodata: NDArray[np.bool_] | None,
+    blocks: Sequence[Blocks],
     shape: Shape,
     header: Header,
 ) -> NDArray[Any]:
     """Stored values (tiles, frames, band, y, x) of decoded symbols, in native byte order."""
     dtype = np.dtype(header.dtype).newbyteorder("=")
     frames: Tensor = units.model.synthesise(coded, header.quality)
-    pixels = units.stored(frames, (shape[-2], shape[-1]), dtype)
+    frames = units.chosen(frames, (shape[-2], shape[-1]))
+    squares.average(frames, blocks, nodata)
+    pixels = units.stored(frames, dtype)
     if header.nodata is not None:
         missing = np.zeros(pixels.shape, np.bool_) if nodata is None else nodata
         mask.keep_valid(pixels, missing, header.nodata)

@@ -18,22 +18,23 @@ from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
-from tec_zarr.models.transforms import PatchTransform, StridedTransform
+from tec_zarr.models.sparse import Sparse
+from tec_zarr.models.transforms import MOST_MISSED, PatchTransform, StridedTransform
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from tec_zarr.models.coding import Coder
+    from tec_zarr.models.coding import Coder, Ints
 
 LAYOUTS = ("strided", "patch")
 
 DROPPED_PEAK = 3
-"""A tile is coded whole if a symbol of this magnitude would be dropped ..."""
+"""A tile is coded whole if a table's certainty would drop a symbol of this magnitude ..."""
 
 DROPPED_SHARE = 0.02
-"""... or if the squares of the dropped symbols sum to this share of the number of symbols."""
+"""... or symbols whose squares sum to this share of the number of symbols."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,12 @@ class FactorizedConfig:
     qualities: tuple[float, ...]
     """The quality that each quality code stands for."""
 
+    reach: int = 0
+    """Patch: leading channels that the branches see and correct."""
+
+    depth: int = 0
+    """Patch: hidden layers of a branch."""
+
     groups: tuple[tuple[int, ...], ...] = ()
     """Patch: channels of each context group of the coarse and of the fine map."""
 
@@ -75,8 +82,8 @@ class Factorized(nn.Module):
         if config.layout == "strided":
             self.transform = StridedTransform(bands, config.width, config.latents)
         else:
-            codes = len(config.qualities)
-            self.transform = PatchTransform(bands, config.width, config.latents, codes)
+            sizes = (config.width, config.latents, config.reach, config.depth)
+            self.transform = PatchTransform(bands, *sizes, len(config.qualities))
         self.wide: Prior
         """In float64, exact whatever precision the process has chosen for float32."""
         self.narrow: Prior
@@ -85,10 +92,8 @@ class Factorized(nn.Module):
         self.identity = bytes(16)
         self.register_buffer("mean", torch.zeros(bands))
         self.register_buffer("std", torch.ones(bands))
-        self.register_buffer("covariance", torch.eye(bands))
         self.mean: Tensor
         self.std: Tensor
-        self.covariance: Tensor
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -110,36 +115,54 @@ class Factorized(nn.Module):
         sizes = tuple((size[0] // s, size[1] // s) for s in self.transform.strides)
         return Grid(tiles, frames, sizes, self.mean.device)
 
-    def analyse(self, frames: Tensor, quality: int) -> Coded:
-        """Symbols of frames, (tiles, frames, band, y, x) in normalised units."""
-        maps = self.transform.analysis(frames.flatten(0, 1), quality)
-        whole = self.transform.quantised(maps, quality)
-        rounded = (m.clamp_(-(2.0**30), 2.0**30).to(torch.int32) for m in whole)
+    def analyse(self, frames: Tensor, quality: int, whole: Ints | None = None) -> Coded:
+        """Symbols of frames, (tiles, frames, band, y, x) in normalised units.
+
+        All channels if `whole` (tiles,) says so of any tile, or if tiles would suffer without.
+        """
+        cuts = None if whole is not None and whole.any() else self.wide.cuts(quality)
+        maps, missed, turns = self.transform.analysis(frames.flatten(0, 1), quality, cuts)
+        if missed is not None:
+            much = _misses_much(missed.unflatten(0, frames.shape[:2]))
+            whole = much.to("cpu", torch.int32).numpy()
+            if whole.any():
+                return self.analyse(frames, quality, whole)
+        quantised = self.transform.quantised(maps, quality)
+        rounded = (m.clamp_(-(2.0**30), 2.0**30).to(torch.int32) for m in quantised)
         symbols = tuple(m.unflatten(0, frames.shape[:2]) for m in rounded)
-        return Coded(symbols, np.zeros(len(frames), np.int32))
+        return Coded(symbols, np.zeros(len(frames), np.int32) if whole is None else whole, turns)
 
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
         """Write `coded`, or read it if None; returns what readers see."""
         exact = torch.get_float32_matmul_precision() == "highest"
-        return (self.narrow if exact else self.wide).code(coder, coded, grid, quality)
+        seen = (self.narrow if exact else self.wide).code(coder, coded, grid, quality)
+        return seen if coded is None else seen._replace(turns=coded.turns)
 
-    def revised(self, given: Coded, seen: Coded) -> Coded | None:
-        """What to write instead if the tables' certainty cost some tile too much, else None."""
-        harmed = torch.zeros(len(given.whole), dtype=torch.bool)
+    def harmed(self, given: Coded, seen: Coded) -> Ints:
+        """(tiles,): 1 where what the tables call certain costs too much, or cost too much before.
+
+        `seen` is what `code` made of `given`.
+        """
+        harmed = torch.from_numpy(given.whole).bool()
         for before, after in zip(given.maps, seen.maps, strict=True):
-            count = after.shape[2]
-            for lost in (before[:, :, :count] - after, before[:, :, count:]):
-                if lost.any():
-                    harmed |= _is_harm(lost.flatten(1)).cpu()
-        if not harmed.any():
-            return None
-        return given._replace(whole=harmed.numpy().astype(np.int32))
+            kept = before[:, :, : after.shape[2]]
+            if not torch.equal(kept, after):
+                harmed |= _is_harm((kept - after).flatten(1)).cpu()
+        return harmed.numpy().astype(np.int32)
 
     def synthesise(self, coded: Coded, quality: int) -> Tensor:
         """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""
         tiles, frames = coded.maps[0].shape[:2]
         maps = tuple(m.flatten(0, 1).float() for m in coded.maps)
-        return self.transform.synthesis(maps, quality).unflatten(0, (tiles, frames))
+        return self.transform.synthesis(maps, quality, coded.turns).unflatten(0, (tiles, frames))
+
+    def sides(self, coded: Coded) -> list[bytes]:
+        """What each tile stores beside its symbols."""
+        return self.transform.pack(coded.turns, len(coded.whole))
+
+    def with_sides(self, coded: Coded, sides: Sequence[bytes]) -> Coded:
+        """Add what the tiles stored beside their symbols; FormatError if it cannot be."""
+        return coded._replace(turns=self.transform.unpack(sides, coded.maps[0].shape[1]))
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, device: torch.device | None = None) -> Factorized:
@@ -187,9 +210,16 @@ class Factorized(nn.Module):
 TABLE_FIELDS = ("cdf", "sizes", "offsets")
 
 
+def _misses_much(missed: Tensor) -> Tensor:
+    """Whether each tile would suffer from a cut, (tiles,), by (tiles, frames, places)."""
+    place, mean = MOST_MISSED
+    places = missed.flatten(1)
+    return (places.amax(1) > place) | (places.mean(1) > mean)
+
+
 def _is_harm(lost: Tensor) -> Tensor:
     """Whether each tile would miss its dropped symbols, (tiles, n)."""
-    energy = lost.double().square().sum(1)
+    energy = lost.float().square_().sum(1)
     return (lost.abs().amax(1) >= DROPPED_PEAK) | (energy > DROPPED_SHARE * lost.shape[1])
 
 
@@ -230,8 +260,20 @@ def prior_of(
         upward_bias=exact["prior.upward_bias"],
         extents=exact["prior.extents"].long(),
         certain=config.certain,
+        sparse=_sparse(config.certain, integers),
         last=int(exact["prior.last"]),
     )
+
+
+def _sparse(certain: int, integers: Mapping[str, NDArray[Any]]) -> Sparse:
+    names = ("chances", "shifts", "counts")
+    chances, shifts, counts = (integers[f"prior.{name}"].astype(np.int64) for name in names)
+    if len(shifts) != len(chances) or not (
+        0 <= shifts.min(initial=0) <= shifts.max(initial=0) <= 16
+    ):
+        raise ModelMismatchError("the artifact's rows for runs of zeros do not fit")
+    runs, rests, values = integers["prior.sparse"].tolist()
+    return Sparse(certain, chances, shifts, runs, rests, values, counts)
 
 
 def _activity(exact: Mapping[str, Tensor], prefix: str) -> Activity:

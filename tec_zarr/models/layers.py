@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def gathered(maps: Tensor, side: int) -> Tensor:
+    """Squares of side x side values as planes: (n, c, y, x) -> (n, side**2, c, y', x')."""
+    n, c, height, width = maps.shape
+    parts = (n, c, height // side, side, width // side, side)
+    return _permuted(maps, parts, (0, 3, 5, 1, 2, 4)).flatten(1, 2)
+
+
+def scattered(planes: Tensor, side: int) -> Tensor:
+    """Invert `gathered`."""
+    parts = planes.unflatten(1, (side, side))
+    return _permuted(parts, tuple(parts.shape), (0, 3, 4, 1, 5, 2)).flatten(4, 5).flatten(2, 3)
+
+
+def _permuted(values: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    if torch.is_grad_enabled() or values.device.type != "cpu":
+        return values.reshape(shape).permute(axes).contiguous()
+    # NumPy's copy is twice as fast as torch's.
+    return torch.from_numpy(np.ascontiguousarray(values.numpy().reshape(shape).transpose(axes)))
 
 
 class Knots(nn.Module):
@@ -36,29 +57,41 @@ class Film(nn.Module):
 
 
 class Branch(nn.Module):
-    """The nonlinear part of a transform at the latent's resolution; zero at the start of training.
+    """A nonlinear correction of the leading channels of a latent; zero at the start of training.
 
-    x -> 1x1 -> film, gelu -> [3x3 -> film, gelu] * depth -> 1x1
+        x / spread -> 1x1 -> film, gelu -> [+ depthwise 5x5 -> 1x1 -> film, gelu] * depth
+                   -> 1x1 -> * spread
+
+    Depthwise filters see far for little work; `spread` makes all channels equally large inside.
     """
 
-    def __init__(self, inside: int, width: int, outside: int, depth: int = 2) -> None:
+    def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inside, width, 1)
-        self.middle = nn.ModuleList(
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate") for _ in range(depth)
+        self.register_buffer("spread", torch.ones(channels))
+        self.spread: Tensor
+        """Standard deviation of each channel, in normalised units."""
+        self.first = nn.Conv2d(channels, width, 1)
+        self.wide = nn.ModuleList(
+            nn.Conv2d(width, width, 5, padding=2, padding_mode="replicate", groups=width)
+            for _ in range(depth)
         )
+        self.mixing = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(depth))
         self.films = nn.ModuleList(Film(width) for _ in range(depth + 1))
-        self.last = nn.Conv2d(width, outside, 1)
+        self.last = nn.Conv2d(width, channels, 1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """`x` may be cut to its first channels; the missing ones count as zero."""
+        """`x` may be cut to its first channels: the missing ones count as zero."""
+        spread = self.spread.view(-1, 1, 1)
+        x = (x / spread[: x.shape[1]]).contiguous(memory_format=torch.channels_last)
         first = functional.conv2d(x, self.first.weight[:, : x.shape[1]], self.first.bias)
         x = functional.gelu(self.films[0](first, position))
-        for conv, film in zip(self.middle, self.films[1:], strict=True):
-            x = x + functional.gelu(film(conv(x), position))
-        return self.last(x)
+        for wide, mixing, film in zip(self.wide, self.mixing, self.films[1:], strict=True):
+            with torch.autocast(x.device.type, enabled=False):  # gradients in bfloat16 are slower
+                far = wide(x.float())
+            x = x + functional.gelu(film(mixing(far), position))
+        return self.last(x).contiguous() * spread
 
 
 class Gdn(nn.Module):

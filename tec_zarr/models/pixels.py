@@ -11,12 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from tec_zarr.errors import ConfigError
-from tec_zarr.models.spectrum import completed
+from tec_zarr.models import squares
 from tec_zarr.tiling import padded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from tec_zarr.header import Replication
     from tec_zarr.models.factorized import Factorized
 
 
@@ -44,33 +47,41 @@ class Units:
         places = tuple(model.bands.index(band) for band in bands)
         return cls(model=model, places=places, scale=scale, offset=offset)
 
-    def normalised(self, values: NDArray[np.float32], absent: NDArray[np.bool_]) -> Tensor:
+    def normalised(
+        self,
+        values: NDArray[np.float32],
+        absent: NDArray[np.bool_],
+        blocks: Sequence[Sequence[Replication]],
+    ) -> Tensor:
         """Stored values (tiles, frames, band, y, x) as (tiles, frames, model band, y', x').
 
-        Absent bands (tiles, frames, band) are estimated from the others; y and x are padded to the
-        model's stride by their last pixels.
+        Replicated bands, as each tile's `blocks` say, become smooth. Absent bands (tiles, frames,
+        band) are zero; y and x are padded to the model's stride by their last pixels.
         """
         model, device = self.model, self.model.mean.device
         gain, shift = self._affine()
         stored = torch.from_numpy(values).to(device)
         stored = (stored - shift.view(-1, 1, 1)) / gain.view(-1, 1, 1)
-        here = np.zeros((*values.shape[:2], len(model.bands)), np.bool_)
-        here[:, :, list(self.places)] = ~absent
-        if not here.all() or list(self.places) != list(range(len(model.bands))):
-            frames = stored.new_zeros((*here.shape, *values.shape[3:]))
+        squares.smooth(stored, blocks)
+        if absent.any():
+            stored *= torch.from_numpy(~absent).to(device)[..., None, None]
+        if list(self.places) != list(range(len(model.bands))):
+            frames = stored.new_zeros((*stored.shape[:2], len(model.bands), *stored.shape[3:]))
             frames[:, :, list(self.places)] = stored
-            stored = completed(
-                frames * torch.from_numpy(here).to(device)[..., None, None], here, model.covariance
-            )
+            stored = frames
         return self._padded(stored)
 
-    def stored(self, frames: Tensor, size: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Invert `normalised` for `size` (y, x): round and clip to a native `dtype`."""
-        gain, shift = self._affine()
+    def chosen(self, frames: Tensor, size: tuple[int, int]) -> Tensor:
+        """The stored bands of normalised frames, cut to `size` (y, x)."""
         cut = frames[..., : size[0], : size[1]]
-        if list(self.places) != list(range(frames.shape[2])):
-            cut = cut[:, :, list(self.places)]
-        values = torch.addcmul(shift.view(-1, 1, 1), cut, gain.view(-1, 1, 1))
+        if list(self.places) == list(range(frames.shape[2])):
+            return cut
+        return cut[:, :, list(self.places)]
+
+    def stored(self, frames: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Invert the units of `normalised`: round and clip stored bands to a native `dtype`."""
+        gain, shift = self._affine()
+        values = torch.addcmul(shift.view(-1, 1, 1), frames, gain.view(-1, 1, 1))
         if dtype.kind == "f":
             return values.cpu().numpy().astype(dtype)
         limits = np.iinfo(dtype)

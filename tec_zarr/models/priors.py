@@ -6,6 +6,7 @@ A prior codes the integer maps of a transform through a `Coder`; the same functi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tec_zarr.models.coding import Coder, Ints
+    from tec_zarr.models.sparse import Sparse
+    from tec_zarr.models.spectral import Turns
 
 
 class Coded(NamedTuple):
@@ -29,6 +32,9 @@ class Coded(NamedTuple):
 
     whole: Ints
     """(tiles,): 1 where symbols that the tables call certain are coded nevertheless."""
+
+    turns: Turns = ()
+    """Rotations of the bands, frame by frame, for transforms that have them."""
 
 
 class Grid(NamedTuple):
@@ -46,6 +52,8 @@ class Prior(Protocol):
     """Codes maps; `coded` is None when reading."""
 
     def largest(self) -> float: ...
+
+    def cuts(self, quality: int) -> tuple[int, ...] | None: ...
 
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded: ...
 
@@ -67,6 +75,9 @@ class StaticPrior:
     def largest(self) -> float:
         """Bound on the magnitude of every sum: there are none."""
         return 0.0
+
+    def cuts(self, quality: int) -> None:
+        """All channels are coded."""
 
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
         del quality  # one rate a model
@@ -106,6 +117,9 @@ class ActivityPrior:
     certain: int
     """The first row that is not certain."""
 
+    sparse: Sparse
+    """How symbols in rare rows are coded."""
+
     last: int
     """The last row of the forecast; the row after it codes the first symbol of a tile."""
 
@@ -114,6 +128,10 @@ class ActivityPrior:
         upward = float(self.upward.abs().sum(1).max()) * LOG_LIMIT
         sums = [activity.largest() for level in self.activities for activity in level]
         return max(upward + float(self.upward_bias.abs().max()), *sums)
+
+    def cuts(self, quality: int) -> tuple[int, ...]:
+        """Channels that are coded of each map unless a tile is whole."""
+        return tuple(self.extents[quality].tolist())
 
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
         flags = np.full((grid.tiles, 1), self.last + 1, np.int32)
@@ -131,9 +149,10 @@ class _Pass:
     def __init__(
         self, prior: ActivityPrior, coder: Coder, grid: Grid, quality: int, whole: Tensor
     ) -> None:
-        self.prior, self.coder, self.grid, self.quality = prior, coder, grid, quality
-        self.cuts = [int(extent) for extent in prior.extents[quality]]
-        self.extents = [sum(g) for g in prior.groups] if whole.any() else self.cuts
+        self.prior, self.grid, self.quality = prior, grid, quality
+        self.coder = partial(prior.sparse, coder)
+        self.cuts = prior.cuts(quality)
+        self.extents = tuple(map(sum, prior.groups)) if whole.any() else self.cuts
         self.whole = whole.bool().repeat_interleave(grid.frames).view(-1, 1, 1, 1)
 
     def code_groups(self, level: int, symbols: Tensor | None, logs: Sequence[Tensor]) -> Tensor:

@@ -6,22 +6,41 @@ rounded here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tec_zarr.models.layers import Branch, Gdn, Knots, down, up
+from tec_zarr.errors import FormatError
+from tec_zarr.models import spectral
+from tec_zarr.models.layers import Branch, Gdn, Knots, down, gathered, scattered, up
 from tec_zarr.runtime import has_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tec_zarr.models.spectral import Turns
+
 Maps = tuple[Tensor, ...]
 
 MOST_SLACK = 0.14
 """How far, in steps, rounding of the bundled model leans towards zero at most."""
+
+
+MOST_MISSED = (0.3, 0.1)
+"""Channels are left out of a tile only if their squares, over those of their quantisation steps,
+have at most this mean: at each place, and in the whole tile. Rounding to zero loses up to 0.4."""
+
+
+class Analysis(NamedTuple):
+    """Maps in quantisation steps, and what a cut to their first channels costs."""
+
+    maps: Maps
+    missed: Tensor | None
+    """(n, places): mean square, in steps, of the channels left out; None: none."""
+
+    turns: Turns
 
 
 class Transform(Protocol):
@@ -30,11 +49,15 @@ class Transform(Protocol):
     strides: tuple[int, ...]
     channels: tuple[int, ...]
 
-    def analysis(self, frames: Tensor, quality: int) -> Maps: ...
+    def analysis(self, frames: Tensor, quality: int, cuts: Sequence[int] | None) -> Analysis: ...
 
     def quantised(self, maps: Maps, quality: int) -> Maps: ...
 
-    def synthesis(self, maps: Maps, quality: int) -> Tensor: ...
+    def synthesis(self, maps: Maps, quality: int, turns: Turns) -> Tensor: ...
+
+    def pack(self, turns: Turns, tiles: int) -> list[bytes]: ...
+
+    def unpack(self, sides: Sequence[bytes], frames: int) -> Turns: ...
 
 
 class StridedTransform(nn.Module):
@@ -60,72 +83,115 @@ class StridedTransform(nn.Module):
         )  # fmt: skip
         self.median = nn.Parameter(torch.zeros(latents))
 
-    def analysis(self, frames: Tensor, quality: int) -> Maps:  # noqa: ARG002 - one rate
-        return (self.g_a(frames) - self.median.view(1, -1, 1, 1),)
+    def analysis(self, frames: Tensor, quality: int, cuts: Sequence[int] | None) -> Analysis:
+        del quality, cuts  # one rate, all channels
+        return Analysis((self.g_a(frames) - self.median.view(1, -1, 1, 1),), None, ())
 
     def quantised(self, maps: Maps, quality: int) -> Maps:
         del quality
         return tuple(m.round() for m in maps)
 
-    def synthesis(self, maps: Maps, quality: int) -> Tensor:  # noqa: ARG002 - one rate
+    def synthesis(self, maps: Maps, quality: int, turns: Turns) -> Tensor:
+        del quality, turns  # one rate, no rotations
         return self.g_s(maps[0] + self.median.view(1, -1, 1, 1))
+
+    def pack(self, turns: Turns, tiles: int) -> list[bytes]:
+        del turns
+        return [b""] * tiles
+
+    def unpack(self, sides: Sequence[bytes], frames: int) -> Turns:
+        del frames
+        if any(sides):
+            raise FormatError("tiles of this model have nothing beside their symbols")
+        return ()
 
 
 class PatchTransform(nn.Module):
-    """A linear transform of 8x8 patches and of 4x4 groups of its first channels, with branches.
+    """A DCT of 8x8 patches, rotations over bands, a DCT of 4x4 leading channels, and branches.
 
-        x -> 8x8 patches -+-> linear --> + -+-> first channels -> 4x4 groups -> linear -> coarse
-                          +-> branch --> +  +-> other channels -----------------------> fine
+        x -> DCT 8x8 -> rotation -> channels in order -> + branch -+-> leading -> DCT 4x4 -> coarse
+                                                                   +-> others -------------> fine
 
-    Both linear maps start as the PCA of training data, the nonlinear branches as zero. Latents are
-    divided by step * 2**gain; the gains and the branches depend on the step.
+    `spectral` finds the rotations. All this is orthonormal; the branches, which see and correct the
+    leading `reach` channels, start as zero. Latents are coded in units of step * 2**gain and come
+    back times `shrink`; gains, shrinkage and branches depend on the step.
     """
 
     patch, group = 8, 4
 
-    def __init__(self, bands: int, width: int, lead: int, qualities: int) -> None:
+    def __init__(
+        self, bands: int, width: int, lead: int, reach: int, depth: int, qualities: int
+    ) -> None:
         super().__init__()
-        inside = bands * self.patch**2
-        self.lead, coarse = lead, lead * self.group**2
-        self.strides, self.channels = (self.patch * self.group, self.patch), (coarse, inside - lead)
-        self.lin_a = nn.Conv2d(inside, inside, 1, bias=False)
-        self.lin_s = nn.Conv2d(inside, inside, 1, bias=False)
-        self.z_a = nn.Conv2d(coarse, coarse, 1, bias=False)
-        self.z_s = nn.Conv2d(coarse, coarse, 1, bias=False)
-        self.br_a, self.br_s = Branch(inside, width, inside), Branch(inside, width, inside)
+        inside, coarse = bands * self.patch**2, lead * self.group**2
+        self.bands, self.lead, self.reach = bands, lead, min(reach, inside)
+        self.strides = (self.patch * self.group, self.patch)
+        self.channels = (coarse, inside - lead)
+        self.br_a = Branch(self.reach, width, depth)
+        self.br_s = Branch(self.reach, width, depth)
         self.gain = Knots(sum(self.channels))
+        self.shrink = Knots(sum(self.channels), value=1.0)
+        self.register_buffer("turned", torch.eye(bands).repeat(len(spectral.EDGES), 1, 1))
+        self.register_buffer("order", torch.arange(inside))
+        self.register_buffer("lead_order", torch.arange(coarse))
         self.register_buffer("steps", torch.ones(qualities))
         self.register_buffer("span", torch.tensor([-6.0, 3.0]))
+        self.register_buffer("waves", spectral.dct(self.patch).float(), persistent=False)
+        self.register_buffer("lead_waves", spectral.dct(self.group).float(), persistent=False)
+        self.register_buffer("member", spectral.groups(), persistent=False)
+        self.turned: Tensor
+        """(group, component, band): rotations of the bands where a frame has none of its own."""
+        self.order: Tensor
+        """Channels, as frequency * bands + component, strongest first."""
+        self.lead_order: Tensor
+        """Channels of the coarse map, as frequency * lead + channel, strongest first."""
         self.steps: Tensor
         """Quantisation step of each quality code, in normalised units."""
         self.span: Tensor
         """log2 of the finest and of the coarsest step that the model was trained for."""
+        self.waves: Tensor
+        self.lead_waves: Tensor
+        self.member: Tensor
 
-    def analysis(self, frames: Tensor, quality: int) -> Maps:
+    def analysis(self, frames: Tensor, quality: int, cuts: Sequence[int] | None) -> Analysis:
+        step = self.steps[quality : quality + 1]
+        cut = (cuts or self.channels)[1]
+        spectrum = self.spectrum(frames)
+        turns = self._turns(spectrum, float(step))
+        spectrum = self._rotations(turns)[:, self.member] @ spectrum
+        latent = self._ordered(spectrum, max(self.reach, self.lead + cut), frames.shape)
+        missed = None if cut == self.channels[1] else self._missed(spectrum, cut, step)
         # The branch was trained in bfloat16; only synthesis must come out alike on all machines.
         fast = has_bfloat16(frames.device)
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=fast):
-            return self.analysis_at(frames, self.steps[quality : quality + 1])
+            maps = self._in_steps(latent, step)
+        return Analysis((maps[0], maps[1][:, :cut]), missed, turns)
 
     def quantised(self, maps: Maps, quality: int) -> Maps:
         return self.quantised_at(maps, self.steps[quality : quality + 1])
 
-    def synthesis(self, maps: Maps, quality: int) -> Tensor:
-        return self.synthesis_at(maps, self.steps[quality : quality + 1])
+    def synthesis(self, maps: Maps, quality: int, turns: Turns) -> Tensor:
+        step = self.steps[quality : quality + 1]
+        return self.synthesis_at(maps, step, self._rotations(turns))
 
     def position(self, step: Tensor) -> Tensor:
         """Where steps (n,) lie in the span, 0 to 1."""
         return (torch.log2(step) - self.span[0]) / (self.span[1] - self.span[0])
 
-    def analysis_at(self, frames: Tensor, step: Tensor) -> Maps:
-        """Latents of frames (n, band, y, x) in quantisation steps; `step` is (n,) or (1,)."""
-        patches = functional.pixel_unshuffle(frames, self.patch)
-        branch = self.br_a(patches, self.position(step))
-        with torch.autocast(frames.device.type, enabled=False):  # steps can be small
-            latent = self.lin_a(patches.float()) + branch.float()
-            lead = functional.pixel_unshuffle(latent[:, : self.lead], self.group)
-            coarse, fine = self._widths(step)
-            return self.z_a(lead) / coarse, latent[:, self.lead :] / fine
+    def analysis_at(self, frames: Tensor, step: Tensor, default: Tensor) -> tuple[Maps, Tensor]:
+        """Latents of frames (n, band, y, x) in quantisation steps, and their rotations.
+
+        `step` is (n,) or (1,); `default` (n,) chooses the frames without a rotation of their own.
+        """
+        spectrum = self.spectrum(frames)
+        with torch.no_grad():
+            table = spectral.weighted(spectral.covariances(spectrum), noise(step).double())
+            own = spectral.eigenvectors(table, self.turned).float()
+            rotations = torch.where(default.view(-1, 1, 1, 1), self.turned, own)
+        spectrum = rotations[:, self.member] @ spectrum
+        return self._in_steps(
+            self._ordered(spectrum, len(self.order), frames.shape), step
+        ), rotations
 
     def quantised_at(self, maps: Maps, step: Tensor) -> Maps:
         """Round to whole steps, towards zero a little: shorter symbols are worth some error.
@@ -135,20 +201,91 @@ class PatchTransform(nn.Module):
         slack = (0.5 * (self.position(step) - 0.1)).clamp(0, MOST_SLACK).view(-1, 1, 1, 1)
         return tuple(torch.copysign((m.abs() + (0.5 - slack)).floor_(), m) for m in maps)
 
-    def synthesis_at(self, maps: Maps, step: Tensor) -> Tensor:
+    def synthesis_at(self, maps: Maps, step: Tensor, rotations: Tensor) -> Tensor:
         """Invert `analysis_at`.
 
         Maps may be cut to their first channels; the missing ones are zero and cost no work.
         """
-        widths = self._widths(step)
-        coarse, fine = (m * w[:, : m.shape[1]] for m, w in zip(maps, widths, strict=True))
-        with torch.autocast(maps[0].device.type, enabled=False):
-            lead = functional.conv2d(coarse.float(), self.z_s.weight[:, : coarse.shape[1]])
-            latent = torch.cat([functional.pixel_shuffle(lead, self.group), fine.float()], 1)
-            linear = functional.conv2d(latent, self.lin_s.weight[:, : latent.shape[1]])
-        branch = self.br_s(latent, self.position(step))
-        return functional.pixel_shuffle(linear + branch.float(), self.patch)
+        shrink = self._split(self.shrink(self.position(step)))
+        sizes = (w * s for w, s in zip(self._widths(step), shrink, strict=True))
+        coarse, fine = (m * s[:, : m.shape[1]] for m, s in zip(maps, sizes, strict=True))
+        places = coarse.new_zeros((len(coarse), *self.lead_order.shape, *coarse.shape[2:]))
+        places[:, self.lead_order[: coarse.shape[1]]] = coarse
+        lead = product(self.lead_waves.T, places.unflatten(1, (self.group**2, self.lead)))
+        latent = torch.cat([scattered(lead, self.group), fine], 1)
+        latent = self._corrected(latent, self.br_s, step)
+        n, count, height, width = latent.shape
+        spectrum = latent.new_zeros((n, len(self.order), height, width))
+        spectrum[:, self.order[:count]] = latent
+        bands = rotations[:, self.member].mT @ spectrum.view(n, -1, self.bands, height * width)
+        planes = product(self.waves.T, bands).unflatten(3, (height, width))
+        return scattered(planes, self.patch)
+
+    def spectrum(self, frames: Tensor) -> Tensor:
+        """DCT coefficients (n, 64, band, places) of frames (n, band, y, x)."""
+        return product(self.waves, gathered(frames, self.patch).flatten(3))
+
+    def pack(self, turns: Turns, tiles: int) -> list[bytes]:
+        """The rotations of each tile as bytes."""
+        frames = len(turns) // tiles
+        return [spectral.pack(turns[frames * t : frames * (t + 1)]) for t in range(tiles)]
+
+    def unpack(self, sides: Sequence[bytes], frames: int) -> Turns:
+        """Invert `pack`; FormatError for other bytes."""
+        tiles = (spectral.unpack(side, frames, self.bands) for side in sides)
+        return tuple(turn for tile in tiles for turn in tile)
+
+    def _turns(self, spectrum: Tensor, step: float) -> Turns:
+        """The rotations to be stored for each frame."""
+        tables = spectral.covariances(spectrum).cpu().numpy()
+        return spectral.turns(tables, step**2 / 12, spectrum.shape[3], self._default())
+
+    def _rotations(self, turns: Turns) -> Tensor:
+        """(n, group, component, band) of stored rotations."""
+        return torch.from_numpy(spectral.rotations(turns, self._default())).to(self.turned)
+
+    def _default(self) -> spectral.Doubles:
+        return self.turned.double().cpu().numpy()
+
+    def _ordered(self, spectrum: Tensor, count: int, size: Sequence[int]) -> Tensor:
+        """The first `count` channels of a rotated spectrum of frames of `size`, as maps."""
+        chosen = spectrum.flatten(1, 2)[:, self.order[:count]]
+        return chosen.unflatten(2, (size[2] // self.patch, size[3] // self.patch))
+
+    def _missed(self, spectrum: Tensor, cut: int, step: Tensor) -> Tensor:
+        """Mean square, in steps, of the channels that are not kept, (n, places)."""
+        lost = spectrum.flatten(1, 2)[:, self.order[self.lead + cut :]]
+        return lost.square_().sum(1) / self._widths(step)[1][:, cut:].square().sum()
+
+    def _in_steps(self, latent: Tensor, step: Tensor) -> Maps:
+        """Maps of a latent before the branch, which may be cut to its first channels."""
+        latent = self._corrected(latent, self.br_a, step)
+        lead = product(self.lead_waves, gathered(latent[:, : self.lead], self.group))
+        coarse, fine = self._widths(step)
+        fine = fine[:, : latent.shape[1] - self.lead]
+        return lead.flatten(1, 2)[:, self.lead_order] / coarse, latent[:, self.lead :] / fine
+
+    def _corrected(self, latent: Tensor, branch: Branch, step: Tensor) -> Tensor:
+        """Add what a branch makes of the leading channels; `latent` may be cut to its first."""
+        seen = latent[:, : self.reach]
+        change = branch(seen, self.position(step)).float()
+        missing = self.reach - seen.shape[1]
+        near = functional.pad(seen, (0, 0, 0, 0, 0, missing)) + change
+        return torch.cat([near, latent[:, self.reach :]], 1)
 
     def _widths(self, step: Tensor) -> Sequence[Tensor]:
-        widths = step[:, None] * torch.exp2(self.gain(self.position(step)))
-        return widths[..., None, None].split(self.channels, 1)
+        return self._split(step[:, None] * torch.exp2(self.gain(self.position(step))))
+
+    def _split(self, channels: Tensor) -> Sequence[Tensor]:
+        return channels[..., None, None].split(self.channels, 1)
+
+
+def noise(step: Tensor) -> Tensor:
+    """Squared error of a coefficient that is coded in steps."""
+    return step.square() / 12
+
+
+def product(matrix: Tensor, planes: Tensor) -> Tensor:
+    """Multiply (n, planes, ...) by (planes', planes), in float32 whatever autocast says."""
+    with torch.autocast(planes.device.type, enabled=False):
+        return (matrix @ planes.flatten(2).float()).unflatten(2, planes.shape[2:])

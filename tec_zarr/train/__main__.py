@@ -42,12 +42,12 @@ def main() -> None:
 
 def pack(checkpoint: Path, config: TrainConfig, frames: int) -> str:
     """Export a checkpoint to an artifact beside it; returns its identity."""
-    state = new_state(config, torch.eye(len(S2L2A)))
+    state = new_state(config)
     state.load(checkpoint)
     scenes = [s for s in load_scenes(config.data) if len(s.places) == len(S2L2A)]
     mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
-    crops = Crops(scenes, config.crop, config.seed + 1)
-    batches = Batches(crops, mean, std, state.covariance, drop=0)
+    crops = Crops(scenes, config.crop, config.seed + 1, smooth=1)
+    batches = Batches(crops, mean, std, drop=0)
     artifact = export(state.average, batches, {"training": describe(config)}, frames)
     return artifact.save(config.out / f"model{SUFFIX}")
 

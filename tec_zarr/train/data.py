@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from tec_zarr.bands import S2L2A
 from tec_zarr.errors import ConfigError
-from tec_zarr.models.spectrum import completed
+from tec_zarr.header import Replication
+from tec_zarr.models.squares import smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,10 +56,19 @@ class Sample(NamedTuple):
     """A batch of training frames."""
 
     frames: Tensor
-    """(n, band, y, x) in normalised units; absent bands are estimated from the present ones."""
+    """(n, band, y, x) in normalised units; absent bands are zero."""
 
     counted: Tensor
     """Same shape, bool: the pixels whose error counts."""
+
+    squared: Tensor
+    """(n, band), bool: only the averages of 2x2 pixels count, as in replicated bands."""
+
+    def square_errors(self, frames: Tensor) -> Tensor:
+        """Sum over each frame of squared errors of a reconstruction, (n,), as a codec has them."""
+        errors = (frames.float() - self.frames) * self.counted
+        coarse = 4 * functional.avg_pool2d(errors, 2).square().sum((2, 3))
+        return torch.where(self.squared, coarse, errors.square().sum((2, 3))).sum(1)
 
 
 def load_scenes(folder: Path, split: str = "train") -> list[Scene]:
@@ -97,44 +107,46 @@ def _blocks(band: NDArray[Any], factor: int) -> NDArray[Any]:
     return cut.reshape(height, factor, width, factor)
 
 
-def smoothed(band: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Replace a replicated band (y, x) by a smooth one with the same block means."""
-    size = band.shape
-    coarse = torch.from_numpy(np.ascontiguousarray(band[::factor, ::factor]))[None, None]
-    smooth = _upsampled(coarse, size)
-    for _ in range(2):
-        smooth = smooth + _upsampled(coarse - functional.avg_pool2d(smooth, factor), size)
-    return smooth[0, 0].clamp(min=1).numpy()
+class Crop(NamedTuple):
+    """A training frame before it is normalised."""
 
+    frame: NDArray[np.float32]
+    """(12, y, x) in digital numbers, 0 where there are none."""
 
-def _upsampled(coarse: Tensor, size: Sequence[int]) -> Tensor:
-    return functional.interpolate(coarse, size=tuple(size), mode="bicubic", align_corners=False)
+    bands: NDArray[np.bool_]
+    """(12,): the bands that there are."""
+
+    squared: NDArray[np.bool_]
+    """(12,): the bands that were replicated and have been smoothed."""
 
 
 class Crops:
-    """Draws random crops from scenes."""
+    """Draws random crops from scenes; `smooth` of those with replicated bands are smoothed."""
 
-    def __init__(self, scenes: Sequence[Scene], size: int, seed: int) -> None:
-        self.scenes, self.size = scenes, size
+    def __init__(self, scenes: Sequence[Scene], size: int, seed: int, smooth: float = 0.8) -> None:
+        self.scenes, self.size, self.smooth = scenes, size, smooth
         self.random = np.random.default_rng(seed)
         weights = np.array([scene.weight for scene in scenes])
         self.chances = weights / weights.sum()
 
-    def draw(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """A frame (12, y, x) in digital numbers, 0 where there are none, and its bands (12,)."""
+    def draw(self) -> Crop:
+        """A crop of a random frame."""
         scene = self.scenes[self.random.choice(len(self.scenes), p=self.chances)]
         frame = scene.frames[self.random.integers(len(scene.frames))]
-        smooth = scene.replicated and self.random.random() < 0.6
+        smooth = scene.replicated and self.random.random() < self.smooth
         cut = self._cut(frame, 6 if smooth else 1)
+        squared = np.zeros(len(S2L2A), np.bool_)
         if smooth and cut.all():
             for band, place in zip(cut, scene.places, strict=True):
                 factor = NATIVE[S2L2A[place]]
                 if factor > 1:
-                    band[...] = smoothed(band, factor)
+                    block = Replication(factor, 0, 0)
+                    band[...] = smoothed(torch.from_numpy(band), block).clamp_(min=1).numpy()
+                    squared[place] = True
         full = np.zeros((len(S2L2A), self.size, self.size), np.float32)
         cut = cut[:, : self.size, : self.size]
         full[scene.places, : cut.shape[1], : cut.shape[2]] = cut
-        return self._turned(full), np.isin(np.arange(len(S2L2A)), scene.places)
+        return Crop(self._turned(full), np.isin(np.arange(len(S2L2A)), scene.places), squared)
 
     def _cut(self, frame: NDArray[Any], unit: int) -> NDArray[np.float32]:
         size = -(-self.size // unit) * unit
@@ -157,27 +169,25 @@ class Crops:
 class Batches:
     """Draws batches in normalised units, with bands dropped at random."""
 
-    def __init__(
-        self, crops: Crops, mean: Tensor, std: Tensor, covariance: Tensor, drop: float = 0.25
-    ) -> None:
+    def __init__(self, crops: Crops, mean: Tensor, std: Tensor, drop: float = 0.25) -> None:
         self.crops, self.drop = crops, drop
-        self.mean, self.std, self.covariance = mean, std, covariance
+        self.mean, self.std = mean, std
 
     def draw(self, count: int) -> Sample:
         """`count` samples."""
         samples = [self._one() for _ in range(count)]
         return Sample(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
-    def _one(self) -> tuple[Tensor, Tensor]:
+    def _one(self) -> tuple[Tensor, Tensor, Tensor]:
         while True:
-            frame, bands = self.crops.draw()
+            frame, bands, squared = self.crops.draw()
             values = torch.from_numpy(frame)
             valid = values > 0
             share = valid.float().mean((1, 2)).numpy()
             present = self._kept(bands & (share > 0.5))
             # Scenes smaller than a crop are mostly padding: take one in ten.
             if present.any() and (share[present].max() > 0.99 or self.crops.random.random() < 0.1):
-                return self._normalised(values, valid, present)
+                return *self._normalised(values, valid, present), torch.from_numpy(squared)
 
     def _kept(self, bands: NDArray[np.bool_]) -> NDArray[np.bool_]:
         random = self.crops.random
@@ -197,6 +207,4 @@ class Batches:
         counted = valid & torch.from_numpy(present).view(-1, 1, 1)
         means = (units * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
         units = torch.where(counted, units, means.view(-1, 1, 1))
-        units = units * torch.from_numpy(present).view(-1, 1, 1)
-        filled = completed(units[None, None], present[None, None], self.covariance)[0, 0]
-        return filled, counted
+        return units * torch.from_numpy(present).view(-1, 1, 1), counted

@@ -20,10 +20,11 @@ from tec_zarr.models.activity import (
     log_table,
 )
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
+from tec_zarr.models.sparse import CHANCE_BITS
 from tec_zarr.train.loop import UNIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 ROWS = 64
 """Rows of scales, a quarter of an octave apart."""
 
-SUPPORT = 1024
+SUPPORT = 512
 """Largest magnitude in a table; larger symbols escape."""
 
 QUALITIES = tuple(28 + 0.25 * code for code in range(113))
@@ -46,7 +47,16 @@ PRIOR_WEIGHT = 400.0
 """Symbols' worth of the parametric distribution that is mixed into a measured one."""
 
 RARE = 1e-3
-"""Channels whose symbols are rarer than this are not coded at a quality, rows not at all."""
+"""Channels whose symbols are rarer than this are not coded at a quality."""
+
+CERTAIN = 3e-4
+"""Rows whose symbols are rarer than this have no other symbol than zero."""
+
+SPARSE = 0.12
+"""Rows whose symbols are rarer than this are coded as runs of zeros: fewer steps, equal bits."""
+
+MOST_RUNS = 512
+"""Longer runs escape."""
 
 PEAK = 10000.0
 
@@ -74,19 +84,21 @@ def export(
 ) -> Artifact:
     """Measure `graph` (the averaged weights) on `frames` training frames and pack it."""
     graph.eval()
-    covariance = batches.covariance
     steps = calibrated_steps(graph, batches, frames // 4)
-    integers = _integers(graph, steps)
-    model = _model(graph, covariance, steps)
+    integers = _integers(graph, steps) | sparse_rows(np.zeros(0))
+    model = _model(graph, steps)
     with torch.inference_mode():
-        extents = measured_extents(model, batches, frames // 10)
-        integers["prior.extents"] = extents
+        integers["prior.extents"] = np.tile(model.transform.channels, (len(QUALITIES), 1))
+        model.set_priors(integers, torch.device("cpu"))
+        integers["prior.extents"] = measured_extents(model, batches, frames // 10)
         model.set_priors(integers, torch.device("cpu"))
         counts = _counted(model, batches, frames)
     certain = first_certain(counts)
-    tables = tables_of(counts, certain)
-    model = _model(graph, covariance, steps, certain)
-    model.tables = tables
+    pmf = [_pmf(counts[row], row, certain) for row in range(ROWS)]
+    chances = np.array([1 - row[len(row) // 2] for row in pmf[certain:]])
+    integers |= sparse_rows(chances[: int((chances < SPARSE).argmin())])
+    model = _model(graph, steps, certain)
+    model.tables = tables_of(pmf, certain, integers)
     return model.to_artifact(integers, card, half=True)
 
 
@@ -108,8 +120,7 @@ def calibrated_steps(graph: TrainGraph, batches: Batches, frames: int) -> Tensor
 def _squares(graph: TrainGraph, sample: Sample, log_step: Tensor) -> Tensor:
     """Sum of squared errors in digital numbers."""
     result = graph(sample.frames, torch.exp2(log_step)[None])
-    errors = ((result.frames - sample.frames) * UNIT)[sample.counted]
-    return errors.double().square().sum()
+    return sample.square_errors(result.frames).double().sum() * UNIT**2
 
 
 def _integers(graph: TrainGraph, steps: Tensor) -> dict[str, NDArray[Any]]:
@@ -153,13 +164,15 @@ def _halved(values: Tensor | None, unit: float) -> NDArray[Any]:
     return _rounded(values, unit, np.int32) + np.int32(1 << (WEIGHT_BITS - 1))
 
 
-def _model(graph: TrainGraph, covariance: Tensor, steps: Tensor, certain: int = 0) -> Factorized:
+def _model(graph: TrainGraph, steps: Tensor, certain: int = 0) -> Factorized:
     transform = graph.transform
     config = FactorizedConfig(
         bands=S2L2A,
         layout="patch",
         width=transform.br_a.first.out_channels,
         latents=transform.lead,
+        reach=transform.reach,
+        depth=len(transform.br_a.wide),
         qualities=QUALITIES,
         groups=graph.forecast.groups,
         certain=certain,
@@ -169,7 +182,6 @@ def _model(graph: TrainGraph, covariance: Tensor, steps: Tensor, certain: int = 
     model.transform.load_state_dict(weights)
     model.mean.copy_(torch.tensor(MEANS["s2l2a"]))
     model.std.fill_(UNIT)
-    model.covariance.copy_(covariance)
     return model.eval().requires_grad_(requires_grad=False)
 
 
@@ -208,28 +220,54 @@ def _counted(model: Factorized, batches: Batches, frames: int) -> NDArray[np.int
 
 
 def first_certain(counts: NDArray[np.int64]) -> int:
-    """The first row whose symbols are not almost all zero."""
+    """The first row whose symbols are not almost all zero, at least 1."""
     totals = counts[:ROWS].sum(1)
     others = totals - counts[:ROWS, SUPPORT]
-    common = np.flatnonzero((others > RARE * totals) & (totals > 0))
-    return int(common[0]) if len(common) else ROWS
+    common = np.flatnonzero((others > CERTAIN * totals) & (totals > 0))
+    return max(1, int(common[0])) if len(common) else ROWS
 
 
-def tables_of(counts: NDArray[np.int64], certain: int) -> Tables:
-    """Rows of measured symbols, symmetric, mixed with the Laplacian that a row stands for."""
-    pmf, offsets = [], []
-    for row in range(ROWS):
-        scale = 2.0 ** (FIRST_OCTAVE + row / ROW_UNIT)
-        reach = 0 if row < certain else int(min(SUPPORT, np.ceil(14 * scale) + 1))
-        pmf.append(_pmf(counts[row], scale, reach))
-        offsets.append(-reach)
-    pmf.append(np.array([1 - 2.0**-12, 2.0**-12]))  # the first symbol of a tile: whole or not
-    return Tables.from_pmf(pmf, [*offsets, 0])
+def sparse_rows(chances: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """The integers of `models.sparse` for rare rows with these chances of not being zero."""
+    shifts = np.maximum(0, np.floor(np.log2(1 / chances)) - 5).astype(np.int32)
+    runs = ROWS + 1
+    rests = runs + len(chances)
+    expected = 2.0 ** np.arange(25)
+    scales = np.log2(np.sqrt(expected) / 2 + expected / 8) - FIRST_OCTAVE
+    return {
+        "prior.chances": np.round(chances * 2.0**CHANCE_BITS).astype(np.int32),
+        "prior.shifts": shifts,
+        "prior.sparse": np.array([runs, rests, rests + shifts.max(initial=0)], np.int32),
+        "prior.counts": np.clip(scales * ROW_UNIT, 0, ROWS - 1).astype(np.int32),
+    }
 
 
-def _pmf(counts: NDArray[np.int64], scale: float, reach: int) -> NDArray[np.float64]:
-    if reach == 0:
+def tables_of(
+    pmf: Sequence[NDArray[np.float64]], certain: int, integers: Mapping[str, NDArray[Any]]
+) -> Tables:
+    """Rows of symbols, then of a tile's first symbol, then those of rare symbols."""
+    rows = [(row, -(len(row) // 2)) for row in pmf]
+    rows.append((np.array([1 - 2.0**-12, 2.0**-12]), 0))  # the first symbol of a tile: whole or not
+    shifts = integers["prior.shifts"].tolist()
+    rare = pmf[certain : certain + len(shifts)]
+    for row, shift in zip(rare, shifts, strict=True):
+        end = row[len(row) // 2] ** (2**shift)
+        number = min(MOST_RUNS, int(np.ceil(np.log(2.0**-14) / np.log(end))))
+        rows.append(((1 - end) * end ** np.arange(number), 0))
+    rows += [(np.full(2**bits, 2.0**-bits), 0) for bits in range(1, max(shifts, default=0) + 1)]
+    for row in rare:
+        reach = len(row) // 2
+        values = np.delete(row, reach)
+        rows.append((values / values.sum() * (1 - 2.0**-14), -reach))
+    return Tables.from_pmf(*zip(*rows, strict=True))
+
+
+def _pmf(counts: NDArray[np.int64], row: int, certain: int) -> NDArray[np.float64]:
+    """Masses of -reach..reach: measured, symmetric, mixed with the Laplacian of the row."""
+    if row < certain:
         return np.ones(1)
+    scale = 2.0 ** (FIRST_OCTAVE + row / ROW_UNIT)
+    reach = int(min(SUPPORT, np.ceil(14 * scale) + 1))
     values = np.arange(-SUPPORT, SUPPORT + 1)
     model = np.exp(-np.abs(values) / scale)
     model *= (1 - np.exp(-1 / scale)) / (1 + np.exp(-1 / scale))

@@ -20,6 +20,10 @@ HIGH_RATE = 6 / math.log(2)
 """lambda * step**2 at high rate: where d(bits)/d(step) balances d(step**2 / 12)/d(step)."""
 
 
+DEFAULTS = 0.1
+"""Share of training frames that are coded with the default rotations of bands."""
+
+
 class Result(NamedTuple):
     """What a step of training looks at."""
 
@@ -47,7 +51,8 @@ class TrainGraph(nn.Module):
 
     def forward(self, frames: Tensor, step: Tensor) -> Result:
         """`frames` (n, band, y, x) in normalised units; `step` (n,) in normalised units."""
-        values = self.transform.analysis_at(frames, step)
+        default = torch.rand(len(frames)) < (DEFAULTS if self.training else 0)
+        values, rotations = self.transform.analysis_at(frames, step, default.to(frames.device))
         hard = self.transform.quantised_at(tuple(v.detach() for v in values), step)
         through = tuple(v + (h - v.detach()) for v, h in zip(values, hard, strict=True))
         coded = tuple(v + torch.rand_like(v) - 0.5 for v in values) if self.training else hard
@@ -55,4 +60,4 @@ class TrainGraph(nn.Module):
         bits = torch.stack(
             [laplace_bits(c, s.float()).sum((1, 2, 3)) for c, s in zip(coded, scales, strict=True)]
         ).sum(0)
-        return Result(self.transform.synthesis_at(through, step), bits)
+        return Result(self.transform.synthesis_at(through, step, rotations), bits)

@@ -17,7 +17,7 @@ from tec_zarr.bands import MEANS, S2L2A
 from tec_zarr.models.transforms import PatchTransform
 from tec_zarr.train.data import Batches, Crops, load_scenes
 from tec_zarr.train.graph import COARSEST, FINEST, HIGH_RATE, TrainGraph
-from tec_zarr.train.start import band_covariance, start_from_pca
+from tec_zarr.train.start import start_from_covariances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,14 +47,20 @@ class TrainConfig:
     crop: int = 128
     """Side of a training frame, in pixels."""
 
-    rate: float = 6e-4
-    """Learning rate of the nonlinear parts; the linear maps have 0.15 of it."""
+    rate: float = 1e-3
+    """Learning rate at its highest."""
 
     width: int = 192
     """Channels of the nonlinear branches."""
 
     lead: int = 32
     """Channels of the fine map that are transformed again."""
+
+    reach: int = 256
+    """Leading channels that the branches see and correct."""
+
+    depth: int = 4
+    """Hidden layers of a branch."""
 
     coarse: tuple[int, ...] = (16, 48, 448)
     fine: tuple[int, ...] = (32, 64, 128, 512)
@@ -73,7 +79,6 @@ class State:
     """Exponential moving average of the weights: what is exported."""
 
     optimiser: torch.optim.Optimizer
-    covariance: Tensor
     step: int = 0
 
     def save(self, path: Path) -> None:
@@ -87,7 +92,7 @@ class State:
         saved = torch.load(path, weights_only=True)
         for part in (self.graph, self.average, self.optimiser):
             part.load_state_dict(saved[next(k for k, v in vars(self).items() if v is part)])
-        self.covariance, self.step = saved["covariance"], saved["step"]
+        self.step = saved["step"]
 
 
 def train(config: TrainConfig) -> Path:
@@ -97,16 +102,15 @@ def train(config: TrainConfig) -> Path:
     config.out.mkdir(parents=True, exist_ok=True)
     mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
     crops = Crops(load_scenes(config.data), config.crop, config.seed)
-    state = new_state(config, band_covariance(crops, mean, std))
-    batches = Batches(crops, mean, std, state.covariance)
+    state = new_state(config)
     path = config.out / "checkpoint.pt"
     if path.exists():
         state.load(path)
     else:
-        start_from_pca(state.graph, Batches(crops, mean, std, state.covariance, drop=0))
+        start_from_covariances(state.graph, Batches(crops, mean, std, drop=0))
         state.average.load_state_dict(state.graph.state_dict())
     with (config.out / "log.jsonl").open("a") as lines:
-        for record in run(state, batches, config):
+        for record in run(state, Batches(crops, mean, std), config):
             lines.write(json.dumps(record) + "\n")
             lines.flush()
             log.info("%s", record)
@@ -115,13 +119,11 @@ def train(config: TrainConfig) -> Path:
     return path
 
 
-def new_state(config: TrainConfig, covariance: Tensor) -> State:
+def new_state(config: TrainConfig) -> State:
     """An untrained model and its optimiser."""
     graph, average = (_graph(config) for _ in range(2))
-    linear = [p for name, p in graph.named_parameters() if _is_linear(name)]
-    other = [p for name, p in graph.named_parameters() if not _is_linear(name)]
-    groups = [{"params": linear, "share": 0.15}, {"params": other, "share": 1.0}]
-    return State(graph, average.eval(), torch.optim.Adam(groups, betas=(0.9, 0.99)), covariance)
+    optimiser = torch.optim.Adam(graph.parameters(), config.rate, betas=(0.9, 0.99))
+    return State(graph, average.eval(), optimiser)
 
 
 def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[dict[str, float]]:
@@ -129,13 +131,12 @@ def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[dict[st
     began, sums = time.monotonic(), torch.zeros(4)
     while state.step < config.steps:
         for group in state.optimiser.param_groups:
-            group["lr"] = config.rate * group["share"] * schedule(state.step, config.steps)
+            group["lr"] = config.rate * schedule(state.step, config.steps)
         sample = batches.draw(config.batch)
         step = draw_steps(config.batch)
         with torch.autocast(sample.frames.device.type, torch.bfloat16):
             result = state.graph.train()(sample.frames, step)
-        errors = (result.frames.float() - sample.frames) * sample.counted
-        squares = errors.square().sum((1, 2, 3))
+        squares = sample.square_errors(result.frames)
         cost = result.bits + HIGH_RATE / step.square() * squares
         # Costs span three orders of magnitude over the rates; the root keeps one end from winning.
         loss = (cost / cost.detach().clamp(min=50).sqrt()).mean() / config.crop
@@ -174,13 +175,10 @@ def draw_steps(count: int) -> Tensor:
 
 
 def _graph(config: TrainConfig) -> TrainGraph:
-    transform = PatchTransform(len(S2L2A), config.width, config.lead, 1)
+    sizes = (config.width, config.lead, config.reach, config.depth)
+    transform = PatchTransform(len(S2L2A), *sizes, qualities=1)
     transform.span.copy_(torch.log2(torch.tensor([FINEST, COARSEST]) / UNIT))
     return TrainGraph(transform, config.coarse, config.fine)
-
-
-def _is_linear(name: str) -> bool:
-    return name.startswith(("transform.lin_", "transform.z_"))
 
 
 def _average(state: State) -> None:

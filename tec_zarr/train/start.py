@@ -1,63 +1,68 @@
-"""Where training starts: band covariance and principal components of the training data."""
+"""Where training starts: what the covariances of the training data say."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from tec_zarr.models import spectral
+from tec_zarr.models.layers import gathered
+from tec_zarr.models.transforms import product
 
 if TYPE_CHECKING:
-    from tec_zarr.train.data import Batches, Crops
+    from collections.abc import Sequence
+
+    from tec_zarr.models.transforms import PatchTransform
+    from tec_zarr.train.data import Batches
     from tec_zarr.train.graph import TrainGraph
 
 
-def band_covariance(crops: Crops, mean: Tensor, std: Tensor, frames: int = 400) -> Tensor:
-    """(band, band) second moments of normalised units about the given means, from full frames."""
-    pixels: list[Tensor] = []
-    while len(pixels) < frames:
-        frame, bands = crops.draw()
-        if bands.all() and (frame > 0).all():
-            units = (torch.from_numpy(frame) - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
-            pixels.append(units.flatten(1)[:, ::16])
-    joined = torch.cat(pixels, 1).double()
-    return (joined @ joined.T / joined.shape[1]).float()
+STEP = 0.1
+"""Quantisation step, in normalised units, for which rotations are found here."""
 
 
-def start_from_pca(graph: TrainGraph, batches: Batches, frames: int = 500) -> None:
-    """Set the linear maps to principal components, and the forecast to their scales."""
-    transform = graph.transform
-    patches = torch.cat([_patches(batches, transform.patch) for _ in range(frames)])
-    basis, deviations = _components(patches.flatten(0, 1))
-    _set_pair(transform.lin_a.weight, transform.lin_s.weight, basis)
-    lead = patches @ basis[: transform.lead].T
-    side = math.isqrt(lead.shape[1])
-    grid = lead.transpose(1, 2).unflatten(2, (side, side))
-    groups = functional.pixel_unshuffle(grid, transform.group).flatten(2).transpose(1, 2)
-    coarse, coarse_deviations = _components(groups.flatten(0, 1))
-    _set_pair(transform.z_a.weight, transform.z_s.weight, coarse)
-    _set_scales(graph, torch.cat([coarse_deviations, deviations[transform.lead :]]))
+def start_from_covariances(graph: TrainGraph, batches: Batches, frames: int = 500) -> None:
+    """Set the default rotations, the orders of channels, and the forecast to their scales."""
+    transform, step = graph.transform, torch.tensor([STEP])
+    noise = (step.square() / 12).double()
+    samples = [batches.draw(1).frames for _ in range(frames)]
+    tables = [spectral.covariances(transform.spectrum(frame)) for frame in samples]
+    mean = torch.stack([spectral.weighted(table, noise) for table in tables]).mean(0)
+    transform.turned.copy_(spectral.eigenvectors(mean, None)[0])
+    own = [spectral.eigenvectors(spectral.weighted(t, noise), transform.turned) for t in tables]
+    rotated = [
+        o.float()[:, transform.member] @ transform.spectrum(f)
+        for o, f in zip(own, samples, strict=True)
+    ]
+    power = torch.stack([r.square().mean((0, 3)).flatten() for r in rotated]).mean(0)
+    transform.order.copy_(power.argsort(descending=True))
+    lead = _lead_power(transform, rotated, [f.shape for f in samples])
+    transform.lead_order.copy_(lead.argsort(descending=True))
+    ordered = power[transform.order]
+    for branch in (transform.br_a, transform.br_s):
+        branch.spread.copy_(_deviations(ordered[: transform.reach]))
+    coarse = lead[transform.lead_order]
+    _set_scales(graph, _deviations(torch.cat([coarse, ordered[transform.lead :]])))
 
 
-def _patches(batches: Batches, side: int) -> Tensor:
-    frames = batches.draw(1).frames
-    return functional.pixel_unshuffle(frames, side).flatten(2).transpose(1, 2)
+def _lead_power(
+    transform: PatchTransform, spectra: Sequence[Tensor], sizes: Sequence[Sequence[int]]
+) -> Tensor:
+    """Mean square of each channel of the coarse map."""
+    total = torch.zeros(len(transform.lead_order))
+    for spectrum, size in zip(spectra, sizes, strict=True):
+        places = [s // transform.patch for s in size[2:]]
+        chosen = spectrum.flatten(1, 2)[:, transform.order[: transform.lead]]
+        grouped = gathered(chosen.unflatten(2, places), transform.group)
+        total += product(transform.lead_waves, grouped).square().mean((0, 3, 4)).flatten()
+    return total / len(spectra)
 
 
-def _components(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Principal components (component, value) of rows (n, value), and their deviations."""
-    wide = rows.double()
-    values, vectors = torch.linalg.eigh(wide.T @ wide / len(wide))
-    return vectors.flip(1).T.float(), values.flip(0).clamp(min=1e-12).sqrt().float()
-
-
-def _set_pair(analysis: Tensor, synthesis: Tensor, basis: Tensor) -> None:
-    with torch.no_grad():
-        analysis.copy_(basis[:, :, None, None])
-        synthesis.copy_(basis.T[:, :, None, None])
+def _deviations(power: Tensor) -> Tensor:
+    return power.clamp(min=1e-12).sqrt()
 
 
 def _set_scales(graph: TrainGraph, deviations: Tensor) -> None:

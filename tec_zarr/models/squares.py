@@ -1,0 +1,127 @@
+"""Replicated bands on their way into a network and out of it.
+
+A network spares the edges of the squares if it is shown a smooth band with the same averages; to
+average what it returns over the squares can only lower the error.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tec_zarr.header import Replication
+
+
+def smooth(frames: Tensor, blocks: Sequence[Sequence[Replication]]) -> None:
+    """Smooth the replicated bands of tiles (tiles, frames, band, y, x), in place."""
+    for tile, block, bands in _alike(blocks):
+        frames[tile, :, bands] = smoothed(frames[tile, :, bands], block)
+
+
+def average(
+    frames: Tensor, blocks: Sequence[Sequence[Replication]], nodata: NDArray[np.bool_] | None
+) -> None:
+    """Average the replicated bands of tiles (tiles, frames, band, y, x), in place.
+
+    Pixels that are `nodata`, of the same shape, do not count.
+    """
+    valid = None if nodata is None else ~torch.from_numpy(nodata).to(frames.device)
+    for tile, block, bands in _alike(blocks):
+        seen = None if valid is None else valid[tile, :, bands]
+        frames[tile, :, bands] = averaged(frames[tile, :, bands], block, seen)
+
+
+def _alike(
+    blocks: Sequence[Sequence[Replication]],
+) -> Iterator[tuple[int, Replication, list[int]]]:
+    """Replicated bands that are alike in a tile."""
+    groups: dict[tuple[int, Replication], list[int]] = defaultdict(list)
+    for tile, bands in enumerate(blocks):
+        for band, block in enumerate(bands):
+            if block.factor > 1:
+                groups[tile, block].append(band)
+    for (tile, block), chosen in groups.items():
+        yield tile, block, chosen
+
+
+def smoothed(band: Tensor, block: Replication) -> Tensor:
+    """Turn the steps of a band (..., y, x) into slopes that keep the average of each square.
+
+    Piecewise linear along y and x, as steep as the neighbours on both sides are apart.
+    """
+    factor, y, x = block
+    coarse = _sums(_sums(band, factor, y, -2), factor, x, -1)
+    ones = torch.ones(band.shape[-2:], dtype=band.dtype, device=band.device)
+    coarse = coarse / _sums(_sums(ones, factor, y, -2), factor, x, -1)
+    rows = _sloped(coarse, factor, y, band.shape[-2], -2)
+    return _sloped(rows, factor, x, band.shape[-1], -1)
+
+
+def averaged(band: Tensor, block: Replication, valid: Tensor | None) -> Tensor:
+    """Replace pixels (..., y, x) by the mean of the `valid` pixels of their squares."""
+    factor, y, x = block
+    weights = torch.ones(band.shape[-2:]).to(band) if valid is None else valid.to(band)
+    kept = band if valid is None else band * weights
+    total = _sums(_sums(kept, factor, y, -2), factor, x, -1)
+    count = _sums(_sums(weights, factor, y, -2), factor, x, -1)
+    mean = total / count.clamp(min=1)
+    rows = _repeated(mean, factor, y, band.shape[-2], -2)
+    return _repeated(rows, factor, x, band.shape[-1], -1)
+
+
+def _sums(values: Tensor, factor: int, phase: int, dim: int) -> Tensor:
+    """Sums over the squares along an axis; squares that the border cuts have fewer pixels."""
+    front, size = _front(factor, phase), values.shape[dim]
+    back = -(front + size) % factor
+    if front or back:
+        padding = (front, back) if dim == -1 else (0, 0, front, back)
+        values = functional.pad(values, padding)
+    parts = values.unflatten(dim, (-1, factor)).unbind(dim)
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
+    return total
+
+
+def _repeated(values: Tensor, factor: int, phase: int, size: int, dim: int) -> Tensor:
+    """Invert `_sums` for squares of one value."""
+    return values.repeat_interleave(factor, dim).narrow(dim, _front(factor, phase), size)
+
+
+def _sloped(values: Tensor, factor: int, phase: int, size: int, dim: int) -> Tensor:
+    """Spread values, one a square, along an axis of `size` pixels, linearly within each square."""
+    front, count = _front(factor, phase), values.shape[dim]
+    places = torch.arange(size, dtype=values.dtype, device=values.device)
+    centres = _sums(places, factor, phase, -1) / _sums(torch.ones_like(places), factor, phase, -1)
+    around = torch.arange(count + 2, device=values.device).sub_(1).clamp_(0, count - 1)
+    distances = (centres[around[2:]] - centres[around[:-2]]).clamp_(min=1)
+    ends = values.index_select(dim, around)
+    slopes = ends.narrow(dim, 2, count) - ends.narrow(dim, 0, count)
+    slopes /= _along(distances, dim)
+    shape = list(values.shape)
+    shape[dim] = count * factor
+    spread = values.new_empty(shape)
+    for k, pixels in enumerate(spread.unflatten(dim, (count, factor)).unbind(dim)):
+        first = torch.arange(count, dtype=values.dtype, device=values.device) * factor - front
+        torch.addcmul(values, slopes, _along(first + k - centres, dim), out=pixels)
+    return spread.narrow(dim, front, size)
+
+
+def _along(values: Tensor, dim: int) -> Tensor:
+    """A vector along axis -2 or -1."""
+    return values if dim == -1 else values[:, None]
+
+
+def _front(factor: int, phase: int) -> int:
+    """Pixels that the first square lacks."""
+    return (factor - phase) % factor
