@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from tec_zarr.config import TecConfig
-    from tec_zarr.models.factorized import Factorized
+    from tec_zarr.models.model import Model
     from tec_zarr.models.pixels import Units
     from tec_zarr.tiling import Tile
 
@@ -204,7 +204,6 @@ def _check_known(header: Header, tiles: Iterable[TileData]) -> None:
     }
     for tile in tiles:
         parts["side information"] = bool(tile.side)
-        parts["overrides"] = bool(tile.overrides)
         parts["residuals"] = bool(tile.residual)
         parts["layers"] = len(tile.layers) > 1
         unknown = [part for part, there in parts.items() if there]
@@ -219,7 +218,7 @@ def _plan(header: Header) -> tuple[Tile, ...]:
     return tiling.plan(header.shape[-2], header.shape[-1], header.tile)
 
 
-def _units(model: Factorized, header: Header) -> Units:
+def _units(model: Model, header: Header) -> Units:
     from tec_zarr.models.pixels import Units
 
     return Units.of(model, header.bands, header.scale, header.offset)

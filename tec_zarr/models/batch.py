@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from tec_zarr import mask
 from tec_zarr.container import Header, TileData
 from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.errors import ChecksumError
-from tec_zarr.models.coding import Checked
+from tec_zarr.models.coding import Checked, Recorder, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +44,11 @@ def encode_tiles(
             tile[...] = mask.fill(tile, missing)
     model = units.model
     given = model.analyse(units.normalised(values, absent), quality)
-    streams, checksums, seen = _write(units, given, values.shape, quality)
+    tiles, seen = _write(units, given, values.shape, quality)
     revised = model.revised(given, seen)
     if revised is not None:
-        streams, checksums, seen = _write(units, revised, values.shape, quality)
-    sections = zip(streams, masks, checksums, strict=True)
-    return [TileData(layers=(s,), mask=m, checksum=c) for s, m, c in sections], seen
+        tiles, seen = _write(units, revised, values.shape, quality)
+    return [replace(tile, mask=m) for tile, m in zip(tiles, masks, strict=True)], seen
 
 
 def decode_tiles(units: Units, tiles: Sequence[TileData], shape: Shape, quality: int) -> Coded:
@@ -58,9 +58,11 @@ def decode_tiles(units: Units, tiles: Sequence[TileData], shape: Shape, quality:
     """
     model = units.model
     decoder = Decoder(model.tables, [tile.layers[0] for tile in tiles])
-    checked = Checked(decoder, len(tiles))
+    guard = Replay([tile.overrides for tile in tiles])
+    checked = Checked(decoder, guard, len(tiles))
     coded = model.code(checked, None, _grid(units, (len(tiles), *shape)), quality)
     decoder.finish()
+    guard.finish()
     for tile, checksum in zip(tiles, checked.checksums, strict=True):
         if tile.checksum != checksum:
             raise ChecksumError(
@@ -97,11 +99,12 @@ def pixels_of(
 
 def _write(
     units: Units, coded: Coded, shape: tuple[int, ...], quality: int
-) -> tuple[list[bytes], list[int], Coded]:
-    encoder = Encoder(units.model.tables, shape[0])
-    checked = Checked(encoder, shape[0])
+) -> tuple[list[TileData], Coded]:
+    encoder, guard = Encoder(units.model.tables, shape[0]), Recorder(shape[0])
+    checked = Checked(encoder, guard, shape[0])
     seen = units.model.code(checked, coded, _grid(units, shape), quality)
-    return encoder.finish(), checked.checksums, seen
+    sections = zip(encoder.finish(), guard.finish(), checked.checksums, strict=True)
+    return [TileData(layers=(s,), overrides=o, checksum=c) for s, o, c in sections], seen
 
 
 def _grid(units: Units, shape: tuple[int, ...]) -> Grid:

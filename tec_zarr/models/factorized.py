@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
+from tec_zarr.models.model import TABLE_FIELDS, configured, take_tables
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
 from tec_zarr.models.transforms import PatchTransform, StridedTransform
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from tec_zarr.entropy.tables import Tables
     from tec_zarr.models.coding import Coder
 
 LAYOUTS = ("strided", "patch")
@@ -147,7 +148,7 @@ class Factorized(nn.Module):
         config = _config(artifact.fields["config"])
         tensors = dict(artifact.tensors)
         model = cls(config)
-        model.tables = Tables(*(tensors.pop(f"tables.{name}") for name in TABLE_FIELDS))
+        model.tables = take_tables(tensors)
         integers = {name: tensors.pop(name) for name in list(tensors) if name.startswith("prior.")}
         weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
         try:
@@ -184,9 +185,6 @@ class Factorized(nn.Module):
         return Artifact(fields, tensors, card)
 
 
-TABLE_FIELDS = ("cdf", "sizes", "offsets")
-
-
 def _is_harm(lost: Tensor) -> Tensor:
     """Whether each tile would miss its dropped symbols, (tiles, n)."""
     energy = lost.double().square().sum(1)
@@ -194,18 +192,10 @@ def _is_harm(lost: Tensor) -> Tensor:
 
 
 def _config(values: Mapping[str, Any]) -> FactorizedConfig:
-    tuples: dict[str, Any] = {name: _tupled(value) for name, value in values.items()}
-    try:
-        config = FactorizedConfig(**tuples)
-    except TypeError as err:
-        raise ModelMismatchError(f"the artifact's configuration does not fit: {err}") from err
+    config = configured(FactorizedConfig, values)
     if config.layout not in LAYOUTS:
         raise ModelMismatchError(f"the artifact has layout {config.layout!r}: upgrade tec-zarr")
     return config
-
-
-def _tupled(value: object) -> object:
-    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
 
 def prior_of(

@@ -17,14 +17,14 @@ from tec_zarr.tiling import padded
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from tec_zarr.models.factorized import Factorized
+    from tec_zarr.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
     """How stored values become normalised units of a model, and back."""
 
-    model: Factorized
+    model: Model
     places: tuple[int, ...]
     """Place of each stored band among the model's bands."""
 
@@ -33,7 +33,7 @@ class Units:
     """Digital number = stored * scale + offset."""
 
     @classmethod
-    def of(cls, model: Factorized, bands: tuple[str, ...], scale: float, offset: float) -> Units:
+    def of(cls, model: Model, bands: tuple[str, ...], scale: float, offset: float) -> Units:
         """Raise ConfigError for bands that the model does not code."""
         unknown = [band for band in bands if band not in model.bands]
         if unknown:

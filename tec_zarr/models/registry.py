@@ -17,10 +17,13 @@ import torch
 from tec_zarr.cards import card, cards
 from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
 from tec_zarr.models import artifact as artifacts
+from tec_zarr.models.elic import Elic
 from tec_zarr.models.factorized import Factorized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tec_zarr.models.model import Model
 
 CACHE_VARIABLE = "TEC_ZARR_CACHE"
 """Environment variable: folder of artifacts that were added or downloaded."""
@@ -30,7 +33,7 @@ PATH_VARIABLE = "TEC_ZARR_MODELS"
 
 SUFFIX = ".tec.safetensors"
 
-FAMILIES = {"fp": Factorized}
+FAMILIES: dict[str, type[Model]] = {"fp": Factorized, "elic": Elic}
 
 _guard = threading.Lock()
 
@@ -54,7 +57,7 @@ def add(path: Path) -> str:
     return identity
 
 
-def build(loaded: artifacts.Artifact, device: torch.device | None = None) -> Factorized:
+def build(loaded: artifacts.Artifact, device: torch.device | None = None) -> Model:
     """The model of an artifact, on a device, by default the CPU."""
     family = loaded.fields.get("family")
     if family not in FAMILIES:
@@ -73,7 +76,7 @@ def identity_of(model: str) -> str:
     return card(model).identity
 
 
-def load(model: str, device: torch.device) -> Factorized:
+def load(model: str, device: torch.device) -> Model:
     """The model of a name or a hash (hex, at least 16 digits), kept for the life of the process.
 
     Raises ModelNotFoundError if no artifact is at hand, ModelMismatchError if one is not what it
@@ -89,7 +92,7 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=8)
-def _load(identity: str, device: str) -> Factorized:
+def _load(identity: str, device: str) -> Model:
     for path, named in _candidates(identity):
         loaded = artifacts.load(path)
         found = loaded.identity()
