@@ -17,6 +17,7 @@ from tec_zarr.cards import card, cards
 from tec_zarr.container import Achieved, Front, Header, TileData
 from tec_zarr.errors import ConfigError, FormatError
 from tec_zarr.header import stored_value
+from tec_zarr.releases import releases
 from tec_zarr.window import Selection, Window, batches, cut, needed
 
 if TYPE_CHECKING:
@@ -104,7 +105,12 @@ def check_config(config: TecConfig, shape: tuple[int, ...], dtype: np.dtype[Any]
     if config.nodata is not None:
         stored_value(float(config.nodata), dtype.str)
     bands = resolve_bands(config.bands, shape[-3])
-    known = ORDERS[card(config.model).bands] if config.model in cards() else bands
+    known = bands
+    if config.model in cards():
+        known = ORDERS[card(config.model).bands]
+    elif config.model in releases():
+        releases()[config.model].trained_at(config.quality)
+        known = ORDERS[releases()[config.model].bands]
     if not set(bands) <= set(known):
         raise ConfigError(
             f"{config.model} codes {', '.join(known)}; the array has {', '.join(bands)}: store the "
@@ -131,7 +137,7 @@ def _encode(
 ) -> bytes:
     from tec_zarr.models import batch, registry
 
-    model = registry.load(config.model, runtime.device())
+    model = registry.load(config.model, runtime.device(), config.quality)
     code = _quality_code(model.qualities, config)
     header = replace(header, artifact=model.identity, quality=code)
     units, plan = _units(model, header), _plan(header)

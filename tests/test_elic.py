@@ -17,7 +17,8 @@ from tec_zarr.models.artifact import Artifact
 from tec_zarr.models.coding import Checked, Recorder, Replay
 from tec_zarr.models.contexts import half, put_half
 from tec_zarr.models.elic import Elic, ElicConfig
-from tests.tiny import draw, elic_artifact, strided_artifact
+from tests.draws import draw
+from tests.tiny import elic_artifact, strided_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from tec_zarr.entropy.tables import Tables, gaussian
 from tec_zarr.models.activity import log_table
 from tec_zarr.models.elic import Elic, ElicConfig
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
+from tests.draws import draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,13 +23,6 @@ GROUPS = ((8, 56), (12, 20, 156))
 ROWS, CERTAIN = 32, 8
 QUALITIES = (30.0, 40.0, 50.0)
 RGB = ("B02", "B03", "B04")
-
-
-def draw(name: str, shape: tuple[int, ...], scale: float = 1.0) -> NDArray[np.float32]:
-    """Normal numbers that depend on the name alone."""
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    random = np.random.Generator(np.random.Philox(key))
-    return (scale * random.standard_normal(shape)).astype(np.float32)
 
 
 def whole(name: str, shape: tuple[int, ...], scale: float) -> NDArray[np.int32]:
