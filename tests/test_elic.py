@@ -204,7 +204,7 @@ def test_weights_below_the_guard_are_wide(model: Elic) -> None:
     assert model.g_s[1].weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["missing", "left over", "rows", "option"])
+@pytest.mark.parametrize("kind", ["missing", "left over", "rows", "option", "huge", "text"])
 def test_artifacts_that_do_not_fit_are_refused(kind: str) -> None:
     genuine = elic_artifact()
     tensors, fields = dict(genuine.tensors), {**genuine.fields}
@@ -216,6 +216,10 @@ def test_artifacts_that_do_not_fit_are_refused(kind: str) -> None:
         fields["config"] = {**fields["config"], "rows": 47}
     if kind == "option":
         fields["config"] = {**fields["config"], "swirl": 1}
+    if kind == "huge":
+        fields["config"] = {**fields["config"], "latents": 10**6, "groups": [4, 4, 10**6]}
+    if kind == "text":
+        fields["config"] = {**fields["config"], "hidden": "many"}
     with pytest.raises(ModelMismatchError):
         registry.build(Artifact(fields, tensors))
 

@@ -352,3 +352,19 @@ def test_known_identities_are_checked_and_fetched(
     monkeypatch.setitem(release.identities, "2", "0" * 64)
     with pytest.raises(ModelMismatchError, match="becomes artifact"):
         registry.add(path)
+
+
+@pytest.mark.usefixtures("cache")
+def test_files_are_added_on_the_command_line(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from tec_zarr.cli.app import app
+
+    state = state_of(small())
+    published = saved(state, tmp_path / "TerraCodec_v1_FP_S2L2A_lambda-10.pt")
+    plain = saved(state, tmp_path / "checkpoint.pt")
+    added = CliRunner().invoke(app, ["models", "add", str(published)])
+    converted = CliRunner().invoke(app, ["models", "convert", str(plain), "--quality", "10"])
+    assert added.exit_code == converted.exit_code == 0
+    assert added.output == converted.output
+    assert registry.cached(added.output.strip())

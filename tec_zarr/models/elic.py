@@ -153,16 +153,18 @@ class Elic(nn.Module):
         """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
         config = configured(ElicConfig, artifact.fields["config"])
         tensors = dict(artifact.tensors)
-        model = cls(config)
-        model.tables = take_tables(tensors)
-        if len(model.tables.sizes) != config.rows + config.width:
-            raise ModelMismatchError(f"{len(model.tables.sizes)} table rows do not fit the model")
+        tables = take_tables(tensors)
+        if len(tables.sizes) != config.rows + config.width:
+            raise ModelMismatchError(f"{len(tables.sizes)} table rows do not fit the model")
+        weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
         try:
-            weights = {name: torch.from_numpy(value) for name, value in tensors.items()}
-            model.load_state_dict(weights, strict=True)
-        except RuntimeError as err:
+            with torch.device("meta"):  # no memory but that of the tensors that are there
+                model = cls(config)
+            model.load_state_dict(weights, strict=True, assign=True)
+        except (RuntimeError, TypeError, ValueError) as err:
             raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
-        model.identity = bytes.fromhex(artifact.identity())[:16]
+        model.prior.double()
+        model.tables, model.identity = tables, bytes.fromhex(artifact.identity())[:16]
         model = model.eval().requires_grad_(requires_grad=False)
         return model.to(device or torch.device("cpu"))
 
