@@ -20,7 +20,7 @@ from tec_zarr.models.artifact import VERSION, Artifact
 from tec_zarr.models.blocks import Attention, ResidualBottleneck
 from tec_zarr.models.contexts import SpaceChannelPrior, rounded
 from tec_zarr.models.layers import down, up
-from tec_zarr.models.model import TABLE_FIELDS, configured, take_tables
+from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
 from tec_zarr.models.priors import Coded, Grid
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tec_zarr.entropy.tables import Tables
     from tec_zarr.models.coding import GuardedCoder
 
 STRIDES = (64, 16)
@@ -76,14 +75,14 @@ class ElicConfig:
         return (scale.clamp(first, last) / first).log() * density
 
 
-class Elic(nn.Module):
+class Elic(Banded):
     """A TEC-ELIC model, on one device, in evaluation mode.
 
     The networks of `prior` run in float64: they choose table rows.
     """
 
     def __init__(self, config: ElicConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         bands = len(config.bands)
         self.g_a = analysis(bands, config.width, config.latents)
@@ -94,24 +93,6 @@ class Elic(nn.Module):
             down(config.width, config.width),
         )  # fmt: skip
         self.prior = SpaceChannelPrior(config)
-        self.tables: Tables
-        self.identity = bytes(16)
-        self.register_buffer("mean", torch.zeros(bands))
-        self.register_buffer("std", torch.ones(bands))
-        self.register_buffer("covariance", torch.eye(bands))
-        self.mean: Tensor
-        self.std: Tensor
-        self.covariance: Tensor
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Bands of a frame, in the order of the network's input."""
-        return self.config.bands
-
-    @property
-    def qualities(self) -> tuple[float, ...]:
-        """The quality that each quality code stands for."""
-        return self.config.qualities
 
     @property
     def stride(self) -> int:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
-from tec_zarr.models.model import TABLE_FIELDS, configured, take_tables
+from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
 from tec_zarr.models.transforms import PatchTransform, StridedTransform
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tec_zarr.entropy.tables import Tables
     from tec_zarr.models.coding import Coder
 
 LAYOUTS = ("strided", "patch")
@@ -63,13 +62,13 @@ class FactorizedConfig:
     """Patch: the first row that is not certain."""
 
 
-class Factorized(nn.Module):
+class Factorized(Banded):
     """A TEC-FP model, on one device, in evaluation mode."""
 
     temporal = False
 
     def __init__(self, config: FactorizedConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         bands = len(config.bands)
         self.transform: StridedTransform | PatchTransform
@@ -82,24 +81,6 @@ class Factorized(nn.Module):
         """In float64, exact whatever precision the process has chosen for float32."""
         self.narrow: Prior
         """In float32, where that is exact."""
-        self.tables: Tables
-        self.identity = bytes(16)
-        self.register_buffer("mean", torch.zeros(bands))
-        self.register_buffer("std", torch.ones(bands))
-        self.register_buffer("covariance", torch.eye(bands))
-        self.mean: Tensor
-        self.std: Tensor
-        self.covariance: Tensor
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Bands of a frame, in the order of the network's input."""
-        return self.config.bands
-
-    @property
-    def qualities(self) -> tuple[float, ...]:
-        """The quality that each quality code stands for."""
-        return self.config.qualities
 
     @property
     def stride(self) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+import torch
+from torch import nn
+
 from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import ModelMismatchError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -66,6 +68,36 @@ class Model(Protocol):
     @classmethod
     def from_artifact(cls, artifact: Artifact, device: torch.device | None = None) -> Self:
         """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
+
+
+class Options(Protocol):
+    """What the configurations of all families have."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of a frame, in the order of the network's input."""
+
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        """The quality that each quality code stands for."""
+
+
+class Banded(nn.Module):
+    """What models of all families hold: bands and their statistics, tables, identity."""
+
+    tables: Tables
+    mean: Tensor
+    std: Tensor
+    covariance: Tensor
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.bands, self.qualities = options.bands, options.qualities
+        self.identity = bytes(16)
+        count = len(options.bands)
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("std", torch.ones(count))
+        self.register_buffer("covariance", torch.eye(count))
 
 
 def configured(kind: type[Config], values: Mapping[str, Any]) -> Config:
