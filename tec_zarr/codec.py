@@ -17,6 +17,7 @@ from tec_zarr.cards import card, cards
 from tec_zarr.container import Achieved, Front, Header, TileData
 from tec_zarr.errors import ConfigError, FormatError
 from tec_zarr.header import stored_value
+from tec_zarr.releases import releases
 from tec_zarr.window import Selection, Window, batches, cut, needed
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from tec_zarr.config import TecConfig
     from tec_zarr.container import Replication
-    from tec_zarr.models.factorized import Factorized
+    from tec_zarr.models.model import Model
     from tec_zarr.models.pixels import Units
     from tec_zarr.tiling import Tile
 
@@ -105,7 +106,12 @@ def check_config(config: TecConfig, shape: tuple[int, ...], dtype: np.dtype[Any]
     if config.nodata is not None:
         stored_value(float(config.nodata), dtype.str)
     bands = resolve_bands(config.bands, shape[-3])
-    known = ORDERS[card(config.model).bands] if config.model in cards() else bands
+    known = bands
+    if config.model in cards():
+        known = ORDERS[card(config.model).bands]
+    elif config.model in releases():
+        releases()[config.model].trained_at(config.quality)
+        known = ORDERS[releases()[config.model].bands]
     if not set(bands) <= set(known):
         raise ConfigError(
             f"{config.model} codes {', '.join(known)}; the array has {', '.join(bands)}: store the "
@@ -132,7 +138,7 @@ def _encode(
 ) -> bytes:
     from tec_zarr.models import batch, registry
 
-    model = registry.load(config.model, runtime.device())
+    model = registry.load(config.model, runtime.device(), config.quality)
     code = _quality_code(model.qualities, config)
     frames = native.reshape(-1, *native.shape[-3:])
     masks = None if nodata is None else nodata.reshape(frames.shape)
@@ -206,7 +212,6 @@ def _check_known(header: Header, tiles: Iterable[TileData]) -> None:
         "an error bound": header.max_error is not None,
     }
     for tile in tiles:
-        parts["overrides"] = bool(tile.overrides)
         parts["residuals"] = bool(tile.residual)
         parts["layers"] = len(tile.layers) > 1
         unknown = [part for part, there in parts.items() if there]
@@ -226,7 +231,7 @@ def _blocks(header: Header, tiles: Sequence[Tile]) -> list[tuple[Replication, ..
     return [replication.within(header.replication or (), tile) for tile in tiles]
 
 
-def _units(model: Factorized, header: Header) -> Units:
+def _units(model: Model, header: Header) -> Units:
     from tec_zarr.models.pixels import Units
 
     return Units.of(model, header.bands, header.scale, header.offset)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import google_crc32c
+import numpy as np
 
 from tec_zarr.errors import FormatError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 CHECKSUM = struct.Struct("<I")  # CRC-32C
+
+MOST_BYTES = 9
+"""Of a varint: 63 bits."""
 
 
 class Reader:
@@ -59,6 +66,28 @@ def varint(value: int) -> bytes:
         head += bytes([value & 127 | 128])
         value >>= 7
     return head + bytes([value])
+
+
+def parse_varints(data: bytes) -> NDArray[np.int64]:
+    """Numbers (n,) that `varint` wrote one after the other; FormatError if it did not.
+
+    >>> parse_varints(varint(300) + varint(7)).tolist()
+    [300, 7]
+    """
+    octets = np.frombuffer(data, np.uint8)
+    ends = (octets < 128).nonzero()[0] + 1
+    counts = np.diff(ends, prepend=0)
+    numbers = np.zeros(len(ends), np.int64)
+    if len(octets) != (ends[-1] if len(ends) else 0) or (counts > MOST_BYTES).any():
+        raise FormatError("a list of numbers that ends early, or has a number beyond 63 bits")
+    for place in range(int(counts.max(initial=0))):
+        there = counts > place
+        numbers[there] |= (octets[(ends - counts)[there] + place] & 127).astype(
+            np.int64
+        ) << 7 * place
+    if (octets[ends - 1][counts > 1] == 0).any():
+        raise FormatError("a number that is longer than it need be")
+    return numbers
 
 
 def crc32c(data: bytes) -> int:

@@ -24,7 +24,7 @@ RANK = {
         [
             "errors",
             "bands wire",
-            "cards tiling header sections layout stacking entropy",
+            "cards releases tiling header sections layout stacking entropy",
             "container window mask config runtime residual samples",
             "models images",
             "codec",

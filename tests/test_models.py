@@ -19,7 +19,8 @@ from tec_zarr.models.factorized import Factorized
 from tec_zarr.models.priors import ActivityPrior, Coded
 from tec_zarr.models.spectrum import completed
 from tec_zarr.models.transforms import PatchTransform, StridedTransform
-from tests.tiny import CERTAIN, draw, patch_artifact, strided_artifact
+from tests.draws import draw
+from tests.tiny import CERTAIN, patch_artifact, strided_artifact
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tec_zarr.bands import MEANS, S2L2A
-from tec_zarr.entropy.tables import Tables
+from tec_zarr.entropy.tables import Tables, gaussian
 from tec_zarr.models.activity import log_table
+from tec_zarr.models.elic import Elic, ElicConfig
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
+from tests.draws import draw
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,13 +23,6 @@ GROUPS = ((8, 56), (12, 20, 156))
 ROWS, CERTAIN = 32, 8
 QUALITIES = (30.0, 40.0, 50.0)
 RGB = ("B02", "B03", "B04")
-
-
-def draw(name: str, shape: tuple[int, ...], scale: float = 1.0) -> NDArray[np.float32]:
-    """Normal numbers that depend on the name alone."""
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    random = np.random.Generator(np.random.Philox(key))
-    return (scale * random.standard_normal(shape)).astype(np.float32)
 
 
 def whole(name: str, shape: tuple[int, ...], scale: float) -> NDArray[np.int32]:
@@ -97,6 +91,33 @@ def strided_artifact(width: int = 8, latents: int = 12, scale: float = 0.06) -> 
     model.load_state_dict(state)
     model.tables = laplacian_rows(latents, 0, 0)
     return model.to_artifact({}, {"summary": "random weights, for tests"}, half=False)
+
+
+def elic_artifact(width: int = 8, groups: tuple[int, ...] = (4, 4, 8)) -> Artifact:
+    """A TEC-ELIC with all 12 bands and narrow networks; symbols span some tens."""
+    config = ElicConfig(
+        bands=S2L2A, width=width, latents=sum(groups), groups=groups, qualities=(10.0,),
+        context=(12, 8), hidden=16, scales=(0.11, 64.0), rows=48,
+    )  # fmt: skip
+    model = Elic(config)
+    state = {
+        n: torch.from_numpy(draw(n, tuple(v.shape), fan_in(v.shape)))
+        for n, v in model.state_dict().items()
+    }
+    state["g_a.13.weight"] *= 0.3
+    for name in (n for n in state if n.endswith("aggregation.4.bias")):
+        state[name] += 1
+    _set_statistics(state, S2L2A)
+    model.load_state_dict(state)
+    ratio = (64 / 0.11) ** (1 / 47)
+    scales = [0.11 * ratio**row for row in range(48)]
+    model.tables = gaussian([*scales, *([6.0] * width)])
+    return model.to_artifact({"summary": "random weights, for tests"})
+
+
+def fan_in(shape: torch.Size) -> float:
+    """Deviation of random weights that keeps the size of signals, about; biases are small."""
+    return 0.1 if len(shape) < 4 else float(np.sqrt(1.5 / np.prod(shape[1:])))
 
 
 def _set_statistics(state: dict[str, torch.Tensor], bands: tuple[str, ...]) -> None:

@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from tec_zarr import archive
-from tec_zarr.cards import cards
-from tec_zarr.cli import show
+from tec_zarr.cli import models, show
 from tec_zarr.config import TecConfig
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(models.app, name="models")
 # A pipe has no width: let tables be as wide as they are.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 DEFAULT = TecConfig()
@@ -144,12 +144,6 @@ def verify(
         out.print(part)
     if report.problems:
         raise typer.Exit(1)
-
-
-@app.command()
-def models() -> None:
-    """List the models that have a name."""
-    out.print(show.models(cards().values()))
 
 
 @contextmanager

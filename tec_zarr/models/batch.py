@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from tec_zarr.container import Header, TileData
 from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.errors import ChecksumError
 from tec_zarr.models import squares
-from tec_zarr.models.coding import Checked
+from tec_zarr.models.coding import Checked, Recorder, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,14 +55,13 @@ def encode_tiles(
     model = units.model
     frames = units.normalised(values, absent, blocks)
     given = model.analyse(frames, quality)
-    streams, checksums, seen = _write(units, given, values.shape, quality)
+    tiles, seen = _write(units, given, values.shape, quality)
     harmed = model.harmed(given, seen)
     if (harmed != given.whole).any():
         given = model.analyse(frames, quality, harmed)
-        streams, checksums, seen = _write(units, given, values.shape, quality)
-    parts = zip(streams, model.sides(seen), masks, checksums, strict=True)
-    tiles = [TileData(layers=(s,), side=b, mask=m, checksum=c) for s, b, m, c in parts]
-    return tiles, seen
+        tiles, seen = _write(units, given, values.shape, quality)
+    beside = zip(tiles, model.sides(seen), masks, strict=True)
+    return [replace(tile, side=side, mask=packed) for tile, side, packed in beside], seen
 
 
 def decode_tiles(units: Units, tiles: Sequence[TileData], shape: Shape, quality: int) -> Coded:
@@ -71,9 +71,11 @@ def decode_tiles(units: Units, tiles: Sequence[TileData], shape: Shape, quality:
     """
     model = units.model
     decoder = Decoder(model.tables, [tile.layers[0] for tile in tiles])
-    checked = Checked(decoder, len(tiles))
+    guard = Replay([tile.overrides for tile in tiles])
+    checked = Checked(decoder, guard, len(tiles))
     coded = model.code(checked, None, _grid(units, (len(tiles), *shape)), quality)
     decoder.finish()
+    guard.finish()
     for tile, checksum in zip(tiles, checked.checksums, strict=True):
         if tile.checksum != checksum:
             raise ChecksumError(
@@ -113,11 +115,12 @@ def pixels_of(
 
 def _write(
     units: Units, coded: Coded, shape: tuple[int, ...], quality: int
-) -> tuple[list[bytes], list[int], Coded]:
-    encoder = Encoder(units.model.tables, shape[0])
-    checked = Checked(encoder, shape[0])
+) -> tuple[list[TileData], Coded]:
+    encoder, guard = Encoder(units.model.tables, shape[0]), Recorder(shape[0])
+    checked = Checked(encoder, guard, shape[0])
     seen = units.model.code(checked, coded, _grid(units, shape), quality)
-    return encoder.finish(), checked.checksums, seen
+    sections = zip(encoder.finish(), guard.finish(), checked.checksums, strict=True)
+    return [TileData(layers=(s,), overrides=o, checksum=c) for s, o, c in sections], seen
 
 
 def _grid(units: Units, shape: tuple[int, ...]) -> Grid:

@@ -1,14 +1,44 @@
-"""What models ask of an entropy coder, and the checksum of what it coded. All is integer here."""
+"""What models ask of an entropy coder, and the one place where floats become integers on the way.
+
+Everything that a reader must repeat exactly (a table row, a code of a mean, the forecast of a token
+that is not sent) passes a `Guard`; what comes out of it is the same integer on every machine:
+
+    networks in float64 -> guard -> integers -> coder -> symbols
+                             |
+                     overrides of the tile
+
+A reader's float64 differs from the writer's in its last bits. Only where a value lies next to a
+border between two integers can that matter. There the writer takes the lower integer and puts the
+place on the tile's list of overrides (docs/format.md).
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import google_crc32c
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from tec_zarr.errors import FormatError, TecError
+from tec_zarr.wire import parse_varints, varint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
 Ints = NDArray[np.int32]
+Wide = NDArray[np.int64]
+
+BAND = 1e-6
+"""Half the width of the guard band around a border, in steps between integers.
+
+Thousands of times what float64 networks differ by; see benchmarks/portability.py."""
+
+LIMIT = 2.0**30
+"""Larger values are cut to it, so that integers fit; NaN becomes 0."""
 
 
 class Coder(Protocol):
@@ -20,15 +50,139 @@ class Coder(Protocol):
     def __call__(self, symbols: Ints | None, rows: Ints) -> Ints: ...
 
 
-class Checked:
-    """A coder that also keeps the CRC-32C of each tile's integers, little-endian int32."""
+class Guard(Protocol):
+    """Rounds float64 values (tiles, ...) to the nearest integers, int32, alike on all machines.
 
-    def __init__(self, coder: Coder, tiles: int) -> None:
+    May be called many times; a tile's values are numbered through, in C order, call by call.
+    """
+
+    def __call__(self, values: Tensor) -> Tensor: ...
+
+
+class GuardedCoder(Coder, Protocol):
+    """What models with predicted rows need: a coder, and a guard for all that a reader repeats."""
+
+    @property
+    def guard(self) -> Guard: ...
+
+
+class Recorder:
+    """The writer's guard: notes where a value lies within the band of a border."""
+
+    def __init__(self, tiles: int) -> None:
+        self.seen = 0
+        """Values of each tile so far."""
+        self._places: list[list[Wide]] = [[] for _ in range(tiles)]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        flat = _flat(values, len(self._places))
+        lower = torch.floor(flat)
+        near = (flat - lower - 0.5).abs_() <= BAND
+        if near.any():
+            tiles, places = (found.cpu().numpy() for found in near.nonzero(as_tuple=True))
+            for tile in np.unique(tiles):
+                self._places[tile].append(self.seen + places[tiles == tile])
+        self.seen += flat.shape[1]
+        return _whole(flat, lower, near, values)
+
+    @property
+    def counts(self) -> Wide:
+        """(tiles,): overrides so far."""
+        return np.array([sum(map(len, places)) for places in self._places], np.int64)
+
+    @property
+    def share(self) -> float:
+        """Overrides of the tile that has most, as a share of its values."""
+        return float(self.counts.max(initial=0)) / max(1, self.seen)
+
+    def finish(self) -> list[bytes]:
+        """Return the section of overrides of each tile; it is empty if there are none."""
+        return [pack_places(np.concatenate([*found, NONE])) for found in self._places]
+
+
+class Replay:
+    """The reader's guard: takes the lower integer where the writer did."""
+
+    def __init__(self, sections: Sequence[bytes]) -> None:
+        """`sections` are the overrides of each tile; FormatError if they are none."""
+        parsed = [parse_places(section) for section in sections]
+        tiles = np.repeat(np.arange(len(parsed)), [len(places) for places in parsed])
+        places = np.concatenate([*parsed, NONE])
+        order = places.argsort(kind="stable")
+        self._count, self._tiles, self._places = len(parsed), tiles[order], places[order]
+        self._seen = self._used = 0
+
+    def __call__(self, values: Tensor) -> Tensor:
+        flat = _flat(values, self._count)
+        end = self._seen + flat.shape[1]
+        upto = int(self._places.searchsorted(end))
+        near = torch.zeros(flat.shape, dtype=torch.bool)
+        part = slice(self._used, upto)
+        near[self._tiles[part], self._places[part] - self._seen] = True
+        self._seen, self._used = end, upto
+        # Borders lie between integers: on either side of one, the lower integer is the floor.
+        return _whole(flat, torch.floor(flat), near.to(flat.device), values)
+
+    def finish(self) -> None:
+        """Raise FormatError unless every override was met."""
+        if self._used < len(self._places):
+            raise FormatError(
+                f"a tile has an override for value {self._places[-1]}, its model has {self._seen}"
+            )
+
+
+class Checked:
+    """A guarded coder that keeps the CRC-32C of each tile's integers, little-endian int32.
+
+    They are what the coder and the guard return, in the order of the calls.
+    """
+
+    def __init__(self, coder: Coder, guard: Guard, tiles: int) -> None:
         self.coder = coder
+        self._guard = guard
         self.checksums = [0] * tiles
 
     def __call__(self, symbols: Ints | None, rows: Ints) -> Ints:
-        known = np.ascontiguousarray(self.coder(symbols, rows), "<i4")
-        for tile, values in enumerate(known):
-            self.checksums[tile] = google_crc32c.extend(self.checksums[tile], values.tobytes())
+        known = self.coder(symbols, rows)
+        self._note(known)
         return known
+
+    def guard(self, values: Tensor) -> Tensor:
+        """Round values (tiles, ...) to the nearest integers, alike on all machines."""
+        known = self._guard(values)
+        self._note(known.flatten(1).cpu().numpy())
+        return known
+
+    def _note(self, integers: Ints) -> None:
+        for tile, values in enumerate(np.ascontiguousarray(integers, "<i4")):
+            self.checksums[tile] = google_crc32c.extend(self.checksums[tile], values.tobytes())
+
+
+NONE = np.zeros(0, np.int64)
+
+
+def pack_places(places: Wide) -> bytes:
+    """Bytes of rising places (n,): the first one, then how many others lie between two."""
+    return b"".join(map(varint, (np.diff(places, prepend=-1) - 1).tolist()))
+
+
+def parse_places(section: bytes) -> Wide:
+    """Inverse of `pack_places`; FormatError if it does not write such bytes."""
+    gaps = parse_varints(section)
+    if gaps.astype(np.float64).sum() > 2.0**40:
+        raise FormatError("an override lies beyond the values of any tile")
+    places: Wide = np.cumsum(gaps + 1) - 1
+    return places
+
+
+def _flat(values: Tensor, tiles: int) -> Tensor:
+    """Values (tiles, n), finite and within the limit."""
+    if values.dtype != torch.float64 or len(values) != tiles:
+        raise TecError(f"{values.dtype} values {tuple(values.shape)} for {tiles} tiles")
+    return torch.nan_to_num(values.reshape(tiles, -1)).clamp_(-LIMIT, LIMIT)
+
+
+def _whole(flat: Tensor, lower: Tensor, near: Tensor, values: Tensor) -> Tensor:
+    """The lower integer where that is asked for, else the nearest one."""
+    above = (flat - lower >= 0.5) & ~near
+    return (lower + above).to(torch.int32).view(values.shape)

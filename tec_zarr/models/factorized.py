@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
+from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
 from tec_zarr.models.sparse import Sparse
 from tec_zarr.models.transforms import MOST_MISSED, PatchTransform, StridedTransform
@@ -69,13 +69,13 @@ class FactorizedConfig:
     """Patch: the first row that is not certain."""
 
 
-class Factorized(nn.Module):
+class Factorized(Banded):
     """A TEC-FP model, on one device, in evaluation mode."""
 
     temporal = False
 
     def __init__(self, config: FactorizedConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         bands = len(config.bands)
         self.transform: StridedTransform | PatchTransform
@@ -88,22 +88,6 @@ class Factorized(nn.Module):
         """In float64, exact whatever precision the process has chosen for float32."""
         self.narrow: Prior
         """In float32, where that is exact."""
-        self.tables: Tables
-        self.identity = bytes(16)
-        self.register_buffer("mean", torch.zeros(bands))
-        self.register_buffer("std", torch.ones(bands))
-        self.mean: Tensor
-        self.std: Tensor
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Bands of a frame, in the order of the network's input."""
-        return self.config.bands
-
-    @property
-    def qualities(self) -> tuple[float, ...]:
-        """The quality that each quality code stands for."""
-        return self.config.qualities
 
     @property
     def stride(self) -> int:
@@ -170,7 +154,7 @@ class Factorized(nn.Module):
         config = _config(artifact.fields["config"])
         tensors = dict(artifact.tensors)
         model = cls(config)
-        model.tables = Tables(*(tensors.pop(f"tables.{name}") for name in TABLE_FIELDS))
+        model.tables = take_tables(tensors)
         integers = {name: tensors.pop(name) for name in list(tensors) if name.startswith("prior.")}
         weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
         try:
@@ -207,9 +191,6 @@ class Factorized(nn.Module):
         return Artifact(fields, tensors, card)
 
 
-TABLE_FIELDS = ("cdf", "sizes", "offsets")
-
-
 def _misses_much(missed: Tensor) -> Tensor:
     """Whether each tile would suffer from a cut, (tiles,), by (tiles, frames, places)."""
     place, mean = MOST_MISSED
@@ -224,18 +205,10 @@ def _is_harm(lost: Tensor) -> Tensor:
 
 
 def _config(values: Mapping[str, Any]) -> FactorizedConfig:
-    tuples: dict[str, Any] = {name: _tupled(value) for name, value in values.items()}
-    try:
-        config = FactorizedConfig(**tuples)
-    except TypeError as err:
-        raise ModelMismatchError(f"the artifact's configuration does not fit: {err}") from err
+    config = configured(FactorizedConfig, values)
     if config.layout not in LAYOUTS:
         raise ModelMismatchError(f"the artifact has layout {config.layout!r}: upgrade tec-zarr")
     return config
-
-
-def _tupled(value: object) -> object:
-    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
 
 def prior_of(

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from tec_zarr.errors import ConfigError
 from tec_zarr.models import squares
+from tec_zarr.models.spectrum import completed
 from tec_zarr.tiling import padded
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tec_zarr.header import Replication
-    from tec_zarr.models.factorized import Factorized
+    from tec_zarr.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
     """How stored values become normalised units of a model, and back."""
 
-    model: Factorized
+    model: Model
     places: tuple[int, ...]
     """Place of each stored band among the model's bands."""
 
@@ -36,7 +37,7 @@ class Units:
     """Digital number = stored * scale + offset."""
 
     @classmethod
-    def of(cls, model: Factorized, bands: tuple[str, ...], scale: float, offset: float) -> Units:
+    def of(cls, model: Model, bands: tuple[str, ...], scale: float, offset: float) -> Units:
         """Raise ConfigError for bands that the model does not code."""
         unknown = [band for band in bands if band not in model.bands]
         if unknown:
@@ -56,19 +57,22 @@ class Units:
         """Stored values (tiles, frames, band, y, x) as (tiles, frames, model band, y', x').
 
         Replicated bands, as each tile's `blocks` say, become smooth. Absent bands (tiles, frames,
-        band) are zero; y and x are padded to the model's stride by their last pixels.
+        band) are estimated from the others, as the model's covariance says; y and x are padded to
+        the model's stride by their last pixels.
         """
         model, device = self.model, self.model.mean.device
         gain, shift = self._affine()
         stored = torch.from_numpy(values).to(device)
         stored = (stored - shift.view(-1, 1, 1)) / gain.view(-1, 1, 1)
         squares.smooth(stored, blocks)
-        if absent.any():
-            stored *= torch.from_numpy(~absent).to(device)[..., None, None]
-        if list(self.places) != list(range(len(model.bands))):
-            frames = stored.new_zeros((*stored.shape[:2], len(model.bands), *stored.shape[3:]))
+        here = np.zeros((*values.shape[:2], len(model.bands)), np.bool_)
+        here[:, :, list(self.places)] = ~absent
+        if not here.all() or list(self.places) != list(range(len(model.bands))):
+            frames = stored.new_zeros((*here.shape, *values.shape[3:]))
             frames[:, :, list(self.places)] = stored
-            stored = frames
+            stored = completed(
+                frames * torch.from_numpy(here).to(device)[..., None, None], here, model.covariance
+            )
         return self._padded(stored)
 
     def chosen(self, frames: Tensor, size: tuple[int, int]) -> Tensor:

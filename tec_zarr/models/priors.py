@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 
 class Coded(NamedTuple):
-    """The integers of some tiles of equal size."""
+    """The latents of some tiles of equal size."""
 
     maps: tuple[Tensor, ...]
-    """One (tiles, frames, channels, y, x) int32 tensor for each resolution."""
+    """(tiles, frames, channels, y, x): int32 symbols, one tensor for each resolution; models that
+    predict means also have latents as floats, behind them."""
 
     whole: Ints
     """(tiles,): 1 where symbols that the tables call certain are coded nevertheless."""

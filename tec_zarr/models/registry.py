@@ -5,8 +5,10 @@ A path or an address is never taken from a chunk or from array metadata.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,10 +19,14 @@ import torch
 from tec_zarr.cards import card, cards
 from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
 from tec_zarr.models import artifact as artifacts
+from tec_zarr.models.elic import Elic
 from tec_zarr.models.factorized import Factorized
+from tec_zarr.releases import releases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tec_zarr.models.model import Model
 
 CACHE_VARIABLE = "TEC_ZARR_CACHE"
 """Environment variable: folder of artifacts that were added or downloaded."""
@@ -30,7 +36,7 @@ PATH_VARIABLE = "TEC_ZARR_MODELS"
 
 SUFFIX = ".tec.safetensors"
 
-FAMILIES = {"fp": Factorized}
+FAMILIES: dict[str, type[Model]] = {"fp": Factorized, "elic": Elic}
 
 _guard = threading.Lock()
 
@@ -42,19 +48,64 @@ def cache_folder() -> Path:
 
 
 def add(path: Path) -> str:
-    """Copy an artifact file into the cache after checking that it loads; returns its identity."""
+    """Copy an artifact file into the cache after checking that it loads; returns its identity.
+
+    A published checkpoint is converted first, see `official.add`.
+    """
+    if path.is_file() and is_checkpoint(path):
+        from tec_zarr.models import official
+
+        return official.add(path)
     loaded = artifacts.load(path)
     build(loaded)
     identity = loaded.identity()
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{identity}.{os.getpid()}.partial"
-    partial.write_bytes(path.read_bytes())
-    partial.replace(folder / f"{identity}{SUFFIX}")
+    write(cached_file(identity), path.read_bytes())
     return identity
 
 
-def build(loaded: artifacts.Artifact, device: torch.device | None = None) -> Factorized:
+def keep(artifact: artifacts.Artifact) -> str:
+    """Write an artifact into the cache after checking that it builds; returns its identity."""
+    build(artifact)
+    target = cached_file(artifact.identity())
+    with _beside(target) as partial:
+        return artifact.save(partial)
+
+
+def write(target: Path, data: bytes) -> None:
+    """Write a file of the cache, whole or not at all."""
+    with _beside(target) as partial:
+        partial.write_bytes(data)
+
+
+def cached_file(identity: str) -> Path:
+    """Where the cache keeps, or would keep, an artifact."""
+    return cache_folder() / f"{identity}{SUFFIX}"
+
+
+def cached(identity: str) -> bool:
+    """Whether an artifact is in the cache."""
+    return cached_file(identity).is_file()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is one that PyTorch saves (a ZIP archive)."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A file that takes the target's place when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def build(loaded: artifacts.Artifact, device: torch.device | None = None) -> Model:
     """The model of an artifact, on a device, by default the CPU."""
     family = loaded.fields.get("family")
     if family not in FAMILIES:
@@ -64,8 +115,15 @@ def build(loaded: artifacts.Artifact, device: torch.device | None = None) -> Fac
     return FAMILIES[family].from_artifact(loaded, device)
 
 
-def identity_of(model: str) -> str:
-    """The identity that a name stands for; a hash in hex (at least 16 digits) stands for itself."""
+def identity_of(model: str, quality: float = math.nan) -> str:
+    """The identity that a name stands for; a hash in hex (at least 16 digits) stands for itself.
+
+    Published models are one artifact a quality; they are fetched if they are not at hand.
+    """
+    if model in releases():
+        from tec_zarr.models import official
+
+        return official.identity(model, quality)
     if model in cards():
         return cards()[model].identity
     if len(model) >= 16 and all(digit in "0123456789abcdef" for digit in model):
@@ -73,14 +131,14 @@ def identity_of(model: str) -> str:
     return card(model).identity
 
 
-def load(model: str, device: torch.device) -> Factorized:
+def load(model: str, device: torch.device, quality: float = math.nan) -> Model:
     """The model of a name or a hash (hex, at least 16 digits), kept for the life of the process.
 
-    Raises ModelNotFoundError if no artifact is at hand, ModelMismatchError if one is not what it
-    should be.
+    `quality` chooses among the artifacts of a published model. Raises ModelNotFoundError if no
+    artifact is at hand, ModelMismatchError if one is not what it should be.
     """
     with _guard:
-        return _load(identity_of(model), str(device))
+        return _load(identity_of(model, quality), str(device))
 
 
 def forget() -> None:
@@ -89,7 +147,7 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=8)
-def _load(identity: str, device: str) -> Factorized:
+def _load(identity: str, device: str) -> Model:
     for path, named in _candidates(identity):
         loaded = artifacts.load(path)
         found = loaded.identity()
@@ -99,6 +157,10 @@ def _load(identity: str, device: str) -> Factorized:
             raise ModelMismatchError(
                 f"{path} should be model {identity[:16]} but is {found[:16]}; the file was changed"
             )
+    from tec_zarr.models import official
+
+    if official.recovered(identity):
+        return _load(identity, device)
     raise ModelNotFoundError(
         f"model {identity[:32]} is neither bundled nor in {cache_folder()}. Upgrade tec-zarr, or "
         f"get the artifact and name it, or its folder, in the environment variable {PATH_VARIABLE}"

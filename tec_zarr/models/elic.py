@@ -1,0 +1,194 @@
+"""TEC-ELIC: a transform of single frames, and a prior that predicts each symbol's mean and scale.
+
+frame -> g_a -> latents -> h_a -> z
+z, latents -> `contexts.SpaceChannelPrior` -> symbols, latents as readers see them
+latents as readers see them -> g_s -> frame
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tec_zarr.errors import ModelMismatchError
+from tec_zarr.models.artifact import VERSION, Artifact
+from tec_zarr.models.blocks import Attention, ResidualBottleneck
+from tec_zarr.models.contexts import SpaceChannelPrior, rounded
+from tec_zarr.models.layers import down, up
+from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, no_sides, take_tables
+from tec_zarr.models.priors import Coded, Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from tec_zarr.models.coding import GuardedCoder, Ints
+
+STRIDES = (64, 16)
+"""Pixels of a place of z and of the latents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElicConfig:
+    """What the tensors of a TEC-ELIC artifact do not say by themselves."""
+
+    bands: tuple[str, ...]
+    """Bands of a frame, in the order of the network's input."""
+
+    width: int
+    """Channels inside the transform, and of z (N of the papers)."""
+
+    latents: int
+    """Channels of the latents (M)."""
+
+    groups: tuple[int, ...]
+    """Channels of each group of latents, in the order of coding."""
+
+    qualities: tuple[float, ...]
+    """The quality that each quality code stands for."""
+
+    context: tuple[int, int] = (224, 128)
+    """Channels inside the networks of the channel context."""
+
+    hidden: int = 512
+    """Channels of the last layer but one of the parameter aggregation."""
+
+    scales: tuple[float, float] = (0.11, 256.0)
+    """Standard deviations of the first and the last Gaussian row, in quantisation steps."""
+
+    rows: int = 64
+    """Gaussian rows, at equal ratios; the rows of z follow them, one a channel."""
+
+    def place_of(self, scale: Tensor) -> Tensor:
+        """Where scales lie among the Gaussian rows: 0 for the first one, `rows` - 1 for the last.
+
+        The published models take the next larger row; the nearest one is a little closer.
+        """
+        first, last = self.scales
+        density = (self.rows - 1) / math.log(last / first)
+        return (scale.clamp(first, last) / first).log() * density
+
+
+class Elic(Banded):
+    """A TEC-ELIC model, on one device, in evaluation mode.
+
+    The networks of `prior` run in float64: they choose table rows.
+    """
+
+    def __init__(self, config: ElicConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        bands = len(config.bands)
+        self.g_a = analysis(bands, config.width, config.latents)
+        self.g_s = synthesis(bands, config.width, config.latents)
+        self.h_a = nn.Sequential(
+            nn.Conv2d(config.latents, config.width, 3, padding=1), nn.ReLU(),
+            down(config.width, config.width), nn.ReLU(),
+            down(config.width, config.width),
+        )  # fmt: skip
+        self.prior = SpaceChannelPrior(config)
+
+    @property
+    def stride(self) -> int:
+        """Tile sides are padded to a multiple of it, in pixels."""
+        return max(STRIDES)
+
+    def grid(self, tiles: int, frames: int, size: tuple[int, int]) -> Grid:
+        """Sizes of z and of the latents of tiles of `size` (y, x) pixels, multiples of `stride`."""
+        sizes = tuple((size[0] // s, size[1] // s) for s in STRIDES)
+        return Grid(tiles, frames, sizes, self.mean.device)
+
+    def analyse(self, frames: Tensor, quality: int, whole: Ints | None = None) -> Coded:
+        """Of frames (tiles, frames, band, y, x) in normalised units, z (int32) and the latents."""
+        del quality, whole  # one rate a model, nothing is left out
+        latents = self.g_a(frames.flatten(0, 1))
+        z = rounded(self.h_a(latents) - self.prior.median.view(1, -1, 1, 1))
+        maps = (m.unflatten(0, frames.shape[:2]) for m in (z, latents))
+        return Coded(tuple(maps), np.ones(len(frames), np.int32))
+
+    def code(self, coder: GuardedCoder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
+        """Write what `analyse` made, or read it if None; returns what readers see.
+
+        Maps: z and symbols (int32), latents as readers see them (float64).
+        """
+        del quality
+        return self.prior.code(coder, coded, grid)
+
+    def harmed(self, given: Coded, seen: Coded) -> Ints:
+        """No tile: no row of this family is certain."""
+        del seen
+        return given.whole
+
+    def sides(self, coded: Coded) -> list[bytes]:
+        """Nothing is stored beside symbols."""
+        return [b""] * len(coded.whole)
+
+    def with_sides(self, coded: Coded, sides: Sequence[bytes]) -> Coded:
+        """Raise FormatError if there is something beside symbols."""
+        return no_sides(coded, sides)
+
+    def synthesise(self, coded: Coded, quality: int) -> Tensor:
+        """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""
+        del quality
+        latents = coded.maps[-1]
+        return self.g_s(latents.flatten(0, 1).float()).unflatten(0, latents.shape[:2])
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact, device: torch.device | None = None) -> Self:
+        """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
+        config = configured(ElicConfig, artifact.fields["config"])
+        tensors = dict(artifact.tensors)
+        tables = take_tables(tensors)
+        if len(tables.sizes) != config.rows + config.width:
+            raise ModelMismatchError(f"{len(tables.sizes)} table rows do not fit the model")
+        weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
+        try:
+            with torch.device("meta"):  # no memory but that of the tensors that are there
+                model = cls(config)
+            model.load_state_dict(weights, strict=True, assign=True)
+        except (RuntimeError, TypeError, ValueError) as err:
+            raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
+        model.prior.double()
+        model.tables, model.identity = tables, bytes.fromhex(artifact.identity())[:16]
+        model = model.eval().requires_grad_(requires_grad=False)
+        return model.to(device or torch.device("cpu"))
+
+    def to_artifact(self, card: Mapping[str, Any]) -> Artifact:
+        """Pack the model; weights become float32."""
+        state = self.state_dict().items()
+        tensors: dict[str, NDArray[Any]] = {
+            name: value.detach().cpu().float().numpy() for name, value in state
+        }
+        tensors |= {f"tables.{name}": getattr(self.tables, name) for name in TABLE_FIELDS}
+        fields = {"version": VERSION, "family": "elic", "config": asdict(self.config)}
+        return Artifact(fields, tensors, card)
+
+
+def analysis(bands: int, width: int, latents: int) -> nn.Sequential:
+    """Frames (n, band, y, x) to latents at 1/16 (g_a of the papers)."""
+    return nn.Sequential(
+        down(bands, width), *_residual(width),
+        down(width, width), *_residual(width), Attention(width),
+        down(width, width), *_residual(width),
+        down(width, latents), Attention(latents),
+    )  # fmt: skip
+
+
+def synthesis(bands: int, width: int, latents: int) -> nn.Sequential:
+    """Mirror of `analysis` (g_s)."""
+    return nn.Sequential(
+        Attention(latents), up(latents, width), *_residual(width),
+        up(width, width), Attention(width), *_residual(width),
+        up(width, width), *_residual(width),
+        up(width, bands),
+    )  # fmt: skip
+
+
+def _residual(width: int) -> list[nn.Module]:
+    return [ResidualBottleneck(width) for _ in range(3)]

@@ -1,0 +1,136 @@
+"""What the rest of the package may ask of any model, and how a configuration leaves an artifact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+import torch
+from torch import nn
+
+from tec_zarr.entropy.tables import Tables
+from tec_zarr.errors import FormatError, ModelMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from tec_zarr.models.artifact import Artifact
+    from tec_zarr.models.coding import GuardedCoder, Ints
+    from tec_zarr.models.priors import Coded, Grid
+
+TABLE_FIELDS = ("cdf", "sizes", "offsets")
+"""Fields of `Tables`, as tensors of an artifact named `tables.<field>`."""
+
+Config = TypeVar("Config")
+
+
+class Model(Protocol):
+    """A model of any family, on one device, in evaluation mode."""
+
+    tables: Tables
+    identity: bytes
+    """The first 16 bytes of the artifact's hash."""
+    mean: Tensor
+    std: Tensor
+    """(band,): normalised units = (digital numbers - mean) / std."""
+    covariance: Tensor
+    """(band, band): of normalised units, for bands that are absent; the identity: they are zero."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of a frame, in the order of the network's input."""
+
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        """The quality that each quality code stands for."""
+
+    @property
+    def stride(self) -> int:
+        """Tile sides are padded to a multiple of it, in pixels."""
+
+    def grid(self, tiles: int, frames: int, size: tuple[int, int]) -> Grid:
+        """Latent sizes of a batch of tiles of `size` (y, x) pixels, multiples of `stride`."""
+
+    def analyse(self, frames: Tensor, quality: int, whole: Ints | None = None) -> Coded:
+        """Latents of frames, (tiles, frames, band, y, x) in normalised units.
+
+        Nothing is left out of the tiles that `whole` (tiles,) names.
+        """
+
+    def code(self, coder: GuardedCoder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
+        """Write `coded`, or read it if None; returns what readers see."""
+
+    def harmed(self, given: Coded, seen: Coded) -> Ints:
+        """(tiles,): 1 for tiles to be coded whole, having seen what readers would see."""
+
+    def sides(self, coded: Coded) -> list[bytes]:
+        """What each tile stores beside its symbols."""
+
+    def with_sides(self, coded: Coded, sides: Sequence[bytes]) -> Coded:
+        """Add what the tiles stored beside their symbols; FormatError if it cannot be."""
+
+    def synthesise(self, coded: Coded, quality: int) -> Tensor:
+        """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact, device: torch.device | None = None) -> Self:
+        """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
+
+
+class Options(Protocol):
+    """What the configurations of all families have."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of a frame, in the order of the network's input."""
+
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        """The quality that each quality code stands for."""
+
+
+class Banded(nn.Module):
+    """What models of all families hold: bands and their statistics, tables, identity."""
+
+    tables: Tables
+    mean: Tensor
+    std: Tensor
+    covariance: Tensor
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.bands, self.qualities = options.bands, options.qualities
+        self.identity = bytes(16)
+        count = len(options.bands)
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("std", torch.ones(count))
+        self.register_buffer("covariance", torch.eye(count))
+
+
+def no_sides(coded: Coded, sides: Sequence[bytes]) -> Coded:
+    """What `Model.with_sides` is for models that store nothing beside symbols."""
+    if any(sides):
+        raise FormatError("tiles of this model have nothing beside their symbols")
+    return coded
+
+
+def configured(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """A configuration from its JSON; ModelMismatchError for unknown or missing options."""
+    try:
+        return kind(**{name: _tupled(value) for name, value in values.items()})
+    except TypeError as err:
+        raise ModelMismatchError(f"the artifact's configuration does not fit: {err}") from err
+
+
+def take_tables(tensors: dict[str, NDArray[Any]]) -> Tables:
+    """Entropy tables of an artifact, taken out of its tensors; ModelMismatchError if missing."""
+    try:
+        return Tables(*(tensors.pop(f"tables.{name}") for name in TABLE_FIELDS))
+    except KeyError as err:
+        raise ModelMismatchError(f"the artifact lacks the tensor {err}") from err
+
+
+def _tupled(value: object) -> object:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,42 @@
+"""A small run of benchmarks/portability.py: two instruction sets, in processes of their own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.draws import draw
+from tests.tiny import elic_artifact
+
+SCRIPT = Path(__file__).parent.parent / "benchmarks" / "portability.py"
+
+
+@pytest.fixture(scope="module")
+def harness() -> Any:
+    spec = importlib.util.spec_from_file_location("portability", SCRIPT)
+    if spec is None or spec.loader is None:
+        pytest.fail(f"no {SCRIPT}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["portability"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_one_instruction_set_writes_another_reads(harness: Any, tmp_path: Path) -> None:
+    elic_artifact().save(tmp_path / "elic.tec.safetensors")
+    hills = 1500 + 300 * np.cumsum(draw("tiles", (4, 1, 12, 64, 64), 0.2), -1)
+    tiles = np.clip(hills, 1, 9000).astype(np.uint16)
+    plan = harness.Plan(["native"], ["sse41-batch1"], noise=0.01)
+    *pairs, last = harness.measure(tiles, tmp_path / "elic.tec.safetensors", plan)
+    found = {record["variant"]: record for record in pairs}
+    assert found["guarded"]["wrong"] == 0
+    assert found["guarded"]["furthest"] < 1e-3 * harness.BAND
+    assert found["noise"]["wrong"] > 0, "the harness cannot see what is wrong"
+    cost = last["costs"]["native"]
+    assert cost["overrides"] <= 0.0005 * cost["streams"]
+    assert cost["excess"] <= 16
