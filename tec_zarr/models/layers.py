@@ -53,7 +53,8 @@ class Film(nn.Module):
         self.scale, self.shift = Knots(channels, value=1.0), Knots(channels)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        return x * self.scale(position)[..., None, None] + self.shift(position)[..., None, None]
+        scale, shift = (knots(position)[..., None, None] for knots in (self.scale, self.shift))
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
 
 
 class Branch(nn.Module):

@@ -90,7 +90,7 @@ class Units:
             return values.cpu().numpy().astype(dtype)
         limits = np.iinfo(dtype)
         whole = values.round_().to(torch.float64 if dtype.itemsize > 2 else torch.float32)
-        return whole.clamp_(limits.min, limits.max).to(torch.int32).cpu().numpy().astype(dtype)
+        return whole.clamp_(limits.min, limits.max).cpu().numpy().astype(dtype)
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         """Gain and shift of each stored band: stored = normalised * gain + shift."""

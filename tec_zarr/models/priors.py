@@ -171,8 +171,9 @@ class _Pass:
             rows = self._spared(rows, self.cuts[level] - start)
             given = None if symbols is None else symbols[:, :, start : start + count]
             done.append(code_map(self.coder, given, rows, self.grid))
-            context.append(logarithms(done[-1].flatten(0, 1), self.prior.logs))
             start += count
+            if start < self.extents[level]:  # something follows
+                context.append(logarithms(done[-1].flatten(0, 1), self.prior.logs))
         return torch.cat(done, 2)
 
     def upwards(self, coarse: Tensor) -> Tensor:

@@ -212,14 +212,13 @@ class PatchTransform(nn.Module):
         places = coarse.new_zeros((len(coarse), *self.lead_order.shape, *coarse.shape[2:]))
         places[:, self.lead_order[: coarse.shape[1]]] = coarse
         lead = product(self.lead_waves.T, places.unflatten(1, (self.group**2, self.lead)))
-        latent = torch.cat([scattered(lead, self.group), fine], 1)
-        latent = self._corrected(latent, self.br_s, step)
-        n, count, height, width = latent.shape
-        spectrum = latent.new_zeros((n, len(self.order), height, width))
-        spectrum[:, self.order[:count]] = latent
-        bands = rotations[:, self.member].mT @ spectrum.view(n, -1, self.bands, height * width)
-        planes = product(self.waves.T, bands).unflatten(3, (height, width))
-        return scattered(planes, self.patch)
+        # The last channel, of zeros, stands for all that are missing.
+        parts = [scattered(lead, self.group), fine, torch.zeros_like(fine[:, :1])]
+        latent = self._corrected(torch.cat(parts, 1), fine.shape[1] + self.lead, self.br_s, step)
+        place = self.order.argsort().clamp(max=latent.shape[1] - 1)
+        spectrum = latent.flatten(2)[:, place].unflatten(1, (-1, self.bands))
+        planes = product(self.waves.T, rotations[:, self.member].mT @ spectrum)
+        return scattered(planes.unflatten(3, tuple(latent.shape[2:])), self.patch)
 
     def spectrum(self, frames: Tensor) -> Tensor:
         """DCT coefficients (n, 64, band, places) of frames (n, band, y, x)."""
@@ -259,19 +258,24 @@ class PatchTransform(nn.Module):
 
     def _in_steps(self, latent: Tensor, step: Tensor) -> Maps:
         """Maps of a latent before the branch, which may be cut to its first channels."""
-        latent = self._corrected(latent, self.br_a, step)
+        latent = self._corrected(latent, latent.shape[1], self.br_a, step)
         lead = product(self.lead_waves, gathered(latent[:, : self.lead], self.group))
         coarse, fine = self._widths(step)
         fine = fine[:, : latent.shape[1] - self.lead]
         return lead.flatten(1, 2)[:, self.lead_order] / coarse, latent[:, self.lead :] / fine
 
-    def _corrected(self, latent: Tensor, branch: Branch, step: Tensor) -> Tensor:
-        """Add what a branch makes of the leading channels; `latent` may be cut to its first."""
-        seen = latent[:, : self.reach]
-        change = branch(seen, self.position(step)).float()
-        missing = self.reach - seen.shape[1]
-        near = functional.pad(seen, (0, 0, 0, 0, 0, missing)) + change
-        return torch.cat([near, latent[:, self.reach :]], 1)
+    def _corrected(self, latent: Tensor, count: int, branch: Branch, step: Tensor) -> Tensor:
+        """Add what a branch makes of the leading channels, of which `latent` has `count`.
+
+        Comes back with all that the branch corrects.
+        """
+        seen = min(count, self.reach)
+        change = branch(latent[:, :seen], self.position(step)).float()
+        if seen < self.reach or torch.is_grad_enabled():
+            near = functional.pad(latent[:, :seen], (0, 0, 0, 0, 0, self.reach - seen)) + change
+            return torch.cat([near, latent[:, seen:]], 1)
+        latent[:, :seen] += change
+        return latent
 
     def _widths(self, step: Tensor) -> Sequence[Tensor]:
         return self._split(step[:, None] * torch.exp2(self.gain(self.position(step))))
