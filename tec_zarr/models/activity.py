@@ -36,6 +36,9 @@ FIRST_OCTAVE = -5
 WEIGHT_BITS = 8
 """Binary digits of the weights below one."""
 
+FINE = 2.0 ** (WEIGHT_BITS + LOG_UNIT.bit_length() - 1)
+"""Units of biases in an octave."""
+
 LOG_ENTRIES = 4096
 """Larger magnitudes share the last entry of the log table."""
 

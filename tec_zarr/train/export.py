@@ -13,8 +13,8 @@ from tec_zarr.bands import MEANS, S2L2A
 from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import TecError
 from tec_zarr.models.activity import (
+    FINE,
     FIRST_OCTAVE,
-    LOG_UNIT,
     ROW_UNIT,
     WEIGHT_BITS,
     log_table,
@@ -59,9 +59,6 @@ MOST_RUNS = 512
 """Longer runs escape."""
 
 PEAK = 10000.0
-
-FINE = 2.0 ** (WEIGHT_BITS + LOG_UNIT.bit_length() - 1)
-"""Units of biases in an octave."""
 
 
 @dataclass(eq=False)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.models import registry
 from tec_zarr.models.transforms import PatchTransform
 from tec_zarr.train.data import Batches, Crops, load_scenes
 from tec_zarr.train.graph import COARSEST, FINEST, HIGH_RATE, TrainGraph
-from tec_zarr.train.start import start_from_covariances
+from tec_zarr.train.start import start_from_covariances, start_from_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,9 @@ class TrainConfig:
 
     out: Path
     """Folder of checkpoints and of the log."""
+
+    start: str | None = None
+    """Model to go on from, of the same sizes; None: from what the data say."""
 
     steps: int = 20_000
     """Optimiser steps; the learning rate ends near zero there."""
@@ -107,7 +111,10 @@ def train(config: TrainConfig) -> Path:
     if path.exists():
         state.load(path)
     else:
-        start_from_covariances(state.graph, Batches(crops, mean, std, drop=0))
+        if config.start is None:
+            start_from_covariances(state.graph, Batches(crops, mean, std, drop=0))
+        else:
+            start_from_model(state.graph, registry.load(config.start, torch.device("cpu")))
         state.average.load_state_dict(state.graph.state_dict())
     with (config.out / "log.jsonl").open("a") as lines:
         for record in run(state, Batches(crops, mean, std), config):

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tec_zarr.errors import ConfigError
 from tec_zarr.models import spectral
+from tec_zarr.models.activity import FINE, FIRST_OCTAVE, ROW_UNIT, WEIGHT_BITS
+from tec_zarr.models.factorized import Factorized
 from tec_zarr.models.layers import gathered
 from tec_zarr.models.transforms import product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
+    from tec_zarr.models.activity import Activity
+    from tec_zarr.models.layers import Knots
+    from tec_zarr.models.model import Model
+    from tec_zarr.models.priors import ActivityPrior
     from tec_zarr.models.transforms import PatchTransform
     from tec_zarr.train.data import Batches
+    from tec_zarr.train.forecast import GroupForecast
     from tec_zarr.train.graph import TrainGraph
 
 
@@ -46,6 +56,54 @@ def start_from_covariances(graph: TrainGraph, batches: Batches, frames: int = 50
         branch.spread.copy_(_deviations(ordered[: transform.reach]))
     coarse = lead[transform.lead_order]
     _set_scales(graph, _deviations(torch.cat([coarse, ordered[transform.lead :]])))
+
+
+def start_from_model(graph: TrainGraph, model: Model) -> None:
+    """Take all from a bundled model: the inverse of `export`, but for what rounding lost.
+
+    ConfigError if it is of another kind, or of other sizes.
+    """
+    transform, forecast = graph.transform, graph.forecast
+    if not isinstance(model, Factorized) or forecast.groups != model.config.groups:
+        raise ConfigError("training goes on from a bundled TEC-FP, or from one trained like it")
+    prior = cast("ActivityPrior", model.wide)
+    own = model.transform.state_dict()
+    position = transform.position(own.pop("steps")).double().cpu().numpy()
+    transform.load_state_dict(own | {"steps": transform.steps})
+    with torch.no_grad():
+        forecast.zup.weight.copy_(prior.upward[:, :, None, None] / 2.0**WEIGHT_BITS)
+        _set_bias(forecast.zup, (prior.upward_bias - 2.0 ** (WEIGHT_BITS - 1)) / FINE)
+        for groups, activities in zip(forecast.parts(), prior.activities, strict=True):
+            for group, activity in zip(groups, activities, strict=True):
+                _take_activity(group, activity, position)
+
+
+def _take_activity(group: GroupForecast, activity: Activity, position: NDArray[np.float64]) -> None:
+    bias = activity.bias / FINE + FIRST_OCTAVE - 0.5 / ROW_UNIT
+    _take_knots(group.bias, bias, position)
+    if activity.weight is None or activity.hidden_bias is None or activity.out is None:
+        return
+    group.conv.weight.copy_(activity.weight / 2.0**WEIGHT_BITS)
+    _set_bias(group.conv, torch.zeros(len(activity.weight)))
+    group.out.weight.copy_(activity.out[:, :, None, None] / 2.0**WEIGHT_BITS)
+    hidden = (activity.hidden_bias - 2.0 ** (WEIGHT_BITS - 1)) / FINE
+    _take_knots(group.hb, hidden, position)
+
+
+def _take_knots(knots: Knots, values: Tensor, position: NDArray[np.float64]) -> None:
+    """Set knots from values (codes, channels) at falling positions; beyond them go on straight."""
+    places, known = position[::-1], values.double().cpu().numpy()[::-1]
+    wanted = np.linspace(0, 1, len(knots.table))
+    right = places.searchsorted(wanted).clip(1, len(places) - 1)
+    # Neighbours a few codes apart, because single codes are rounded.
+    left, right = np.maximum(right - 4, 0), np.minimum(right + 3, len(places) - 1)
+    part = ((wanted - places[left]) / (places[right] - places[left]))[:, None]
+    knots.table.copy_(torch.from_numpy(known[left] * (1 - part) + known[right] * part))
+
+
+def _set_bias(conv: nn.Conv2d, value: Tensor) -> None:
+    if conv.bias is not None:
+        conv.bias.copy_(value)
 
 
 def _lead_power(
