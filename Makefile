@@ -4,7 +4,7 @@
 VENV := .venv
 RUN := $(VENV)/bin/
 
-.PHONY: test demo rate speed test-newest clean
+.PHONY: test demo rate models-doc speed test-newest clean
 
 test: $(VENV)/installed
 	$(RUN)ruff format --check .
@@ -15,9 +15,13 @@ test: $(VENV)/installed
 demo: $(VENV)/installed
 	$(RUN)python benchmarks/demo.py
 
-# These two need the shared validation data: TEC_ZARR_SHARED_DATA names its folder.
+# `rate` and `speed` need the shared validation data: TEC_ZARR_SHARED_DATA names its folder.
 rate: $(VENV)/installed
 	$(RUN)python benchmarks/rate.py
+
+# The tables of docs/models.md, from what `make rate` wrote.
+models-doc: $(VENV)/installed
+	$(RUN)python benchmarks/rate.py --stored --page docs/models.md
 
 speed: $(VENV)/installed
 	$(RUN)python benchmarks/speed.py

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from tec_zarr.bands import S2L2A
 from tec_zarr.errors import TecError
-from tec_zarr.evaluate import baselines, machine, plots, sweep
-from tec_zarr.evaluate.frames import Wanted, data_folder, load_frames
+from tec_zarr.evaluate import baselines, klt, machine, plots
+from tec_zarr.evaluate.frames import Wanted, data_folder, fewer, load_frames, load_series
 from tec_zarr.evaluate.metrics import Distortion, spectral_angle
 from tests.cubes import pixels
 
@@ -72,53 +73,22 @@ def test_jpeg_2000_gets_better_with_its_level_and_meets_a_psnr() -> None:
 
 def test_a_fixed_rotation_spares_bytes_on_correlated_bands() -> None:
     frame = pixels((12, 120, 120))
-    klt = baselines.fit_klt([frame])
-    assert np.allclose(klt.rotation @ klt.rotation.T, np.eye(12))
-    plain, rotated = baselines.jpeg2000(frame, 54), klt(frame, 54)
+    axes = klt.fit_klt([frame[:, :60], frame[:, 60:]])
+    assert np.allclose(axes.rotation @ axes.rotation.T, np.eye(12), atol=1e-5)
+    assert np.array_equal(axes.backward(axes.forward(frame)), frame)
+    assert axes.name == klt.fit_klt([frame]).name
+    plain, rotated = baselines.jpeg2000(frame, 60), axes.jpeg2000(frame, 60)
     assert rotated[0] < plain[0]
     assert Distortion.between(frame, rotated[1]).psnr > Distortion.between(frame, plain[1]).psnr - 1
 
 
-def halving(frame: NDArray[np.uint16], quality: float) -> tuple[int, NDArray[Any]]:
-    """A codec whose errors are known: it drops low bits."""
-    step = 1 << int(12 - quality)
-    return int(frame.size * quality / 8), (frame // step * step).astype(frame.dtype)
-
-
-def test_a_sweep_pools_over_the_frames_of_a_source(tmp_path: Path) -> None:
-    frames = {"a": [pixels((12, 20, 20)), pixels((12, 30, 10))], "b": [pixels((12, 8, 8))]}
-    seen: list[tuple[str, float]] = []
-    curves = sweep.sweep(halving, [4, 6, 8], frames, lambda *step: seen.append(step))
-    assert seen == [(source, quality) for quality in (4, 6, 8) for source in "ab"]
-    assert curves["a"].bits == pytest.approx([4, 6, 8], rel=1e-3)
-    assert curves["a"].psnr == sorted(curves["a"].psnr)
-    records = [sweep.record(name, "", curves) for name in ("one", "two")]
-    sweep.save(tmp_path / "new" / "curves.json", records)
-    again = json.loads((tmp_path / "new" / "curves.json").read_text())
-    assert sweep.curves_of(again[0]) == curves
-    plots.rate_plot(again, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_model_is_swept_as_any_codec() -> None:
-    curve = sweep.sweep(sweep.tec("tec-fp-s2l2a"), [30, 44], {"a": [pixels((12, 64, 64))]})["a"]
-    assert curve.bytes[0] < curve.bytes[1]
-    assert curve.psnr[0] < curve.psnr[1]
-    assert curve.nodata_mismatches == [0, 0]
-
-
-def line(*points: tuple[float, int]) -> sweep.Curve:
-    psnr, size = zip(*points, strict=True)
-    return sweep.Curve(1, bytes=list(size), psnr=list(psnr))
-
-
-def test_points_count_only_where_both_reach_them() -> None:
-    half, whole = line((30, 100), (40, 400)), line((44, 1600), (34, 400), (36, 800))
-    found = sweep.times_smaller(half, whole, [32, 34, 35, 40, 42])
-    assert [found[psnr] for psnr in (32, 42)] == [None, None]
-    assert found[34] == pytest.approx(400 / (100 * 4**0.4))
-    assert found[35] == pytest.approx(400 * 2**0.5 / 200)
-    assert sweep.medians([found, {34: 100.0, 32: None}, {34: 0.0}]) == {**found, 34: found[34]}
+def test_a_baseline_may_look_away_from_nodata() -> None:
+    frame = pixels((12, 64, 64))
+    axes = klt.fit_klt([frame])
+    whole = axes.jpeg2000(frame, 60)[0]
+    frame[:, 20:40, 20:40] = 0
+    assert klt.filled(frame).min() > 0
+    assert axes.jpeg2000(frame, 60)[0] < whole
 
 
 def index_of(folder: Path) -> None:
@@ -127,7 +97,7 @@ def index_of(folder: Path) -> None:
     samples = []
     for name, shape in cubes.items():
         np.savez(folder / f"{name}.npz", data=np.full(shape, 7, np.uint16))
-        split = {"split": "validation", "level": "L2A", "source": name}
+        split = {"split": "validation", "level": "L2A", "source": name, "bands": S2L2A}
         samples.append({"file": f"{name}.npz", "shape": list(shape), **split})
     samples.append({**samples[0], "split": "train", "source": "trained"})
     (folder / "index.json").write_text(json.dumps({"samples": samples}))
@@ -141,6 +111,9 @@ def test_frames_are_chosen_by_the_index(tmp_path: Path, monkeypatch: pytest.Monk
     assert {source: [frame.shape for frame in own] for source, own in frames.items()} == {
         "good": [(12, 120, 130)] * 2
     }
+    series = load_series()
+    assert [one.data.shape for one in series["good"]] == [(2, 12, 120, 130)]
+    assert [one.kinds.shape for one in fewer(series, 1)["good"]] == [(1, 120, 130)]
     assert set(load_frames(tmp_path, Wanted(split="train"))) == {"trained"}
     with pytest.raises(TecError, match="L1C"):
         load_frames(tmp_path, Wanted(level="L1C"))

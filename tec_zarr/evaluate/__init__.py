@@ -1,4 +1,4 @@
 """Measuring rate, distortion and speed beside what a user has today.
 
-`baselines` and `plots` need the extra `evaluate`.
+`baselines`, `klt` and `plots` need the extra `evaluate`, `hevc` the extra `hevc`.
 """

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tec_zarr.errors import TecError
+from tec_zarr.evaluate.tally import Series
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Frame = NDArray[np.uint16]
     Frames = dict[str, list[Frame]]
+    Sources = dict[str, list[Series]]
 
 DATA_VARIABLE = "TEC_ZARR_SHARED_DATA"
 """Environment variable: folder with `index.json` and the files that it names."""
@@ -54,17 +59,37 @@ def data_folder(folder: Path | None = None) -> Path:
     return chosen
 
 
-def load_frames(folder: Path | None = None, wanted: Wanted | None = None) -> Frames:
-    """Frames (band, y, x) in digital numbers, nodata 0, by the source that they come from.
+def load_series(folder: Path | None = None, wanted: Wanted | None = None) -> Sources:
+    """Series of frames in digital numbers, nodata 0, by the source that they come from.
 
     Raises TecError if the folder has no index or none of the frames.
     """
     place = data_folder(folder)
     samples = json.loads((place / "index.json").read_text("utf-8"))["samples"]
-    frames: Frames = {}
+    sources: Sources = {}
     for sample in filter((wanted or Wanted()).admits, samples):
         with np.load(place / sample["file"]) as file:
-            frames.setdefault(sample["source"], []).extend(file["data"])
-    if not frames:
+            series = Series.of(file["data"], sample["bands"])
+        sources.setdefault(sample["source"], []).append(series)
+    if not sources:
         raise TecError(f"{place} has no samples like {wanted or Wanted()}")
-    return frames
+    return sources
+
+
+def load_frames(folder: Path | None = None, wanted: Wanted | None = None) -> Frames:
+    """The frames (band, y, x) of `load_series`, without what belongs together."""
+    sources = load_series(folder, wanted)
+    return {source: [*chain(*(one.data for one in own))] for source, own in sources.items()}
+
+
+def fewer(sources: Sources, frames: int) -> Sources:
+    """At most so many frames of each source, the first ones."""
+    return {source: list(_first(own, frames)) for source, own in sources.items()}
+
+
+def _first(own: list[Series], frames: int) -> Iterator[Series]:
+    for series in own:
+        taken = min(frames, len(series.data))
+        if taken:
+            yield series._replace(data=series.data[:taken], kinds=series.kinds[:taken])
+        frames -= taken

@@ -86,6 +86,14 @@ def spectral_angle(original: Pixels, decoded: Pixels, nodata: float | None = Non
 
     Pixels count that are data in every band of both. NaN if there are none.
     """
+    angles = spectral_angles(original, decoded, nodata)
+    return float(angles.mean()) if angles.size else math.nan
+
+
+def spectral_angles(
+    original: Pixels, decoded: Pixels, nodata: float | None = None
+) -> NDArray[np.float64]:
+    """What `spectral_angle` takes the mean of: an angle for each pixel (Kruse et al. 1993)."""
     missing = is_nodata(original, nodata) | is_nodata(decoded, nodata)
     valid = ~missing.any(axis=-3)
     first, second = (
@@ -94,4 +102,5 @@ def spectral_angle(original: Pixels, decoded: Pixels, nodata: float | None = Non
     lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
     dark = lengths == 0
     cosine = (first * second).sum(axis=-1)[~dark] / lengths[~dark]
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()) if cosine.size else math.nan
+    angles: NDArray[np.float64] = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return angles

@@ -1,17 +1,19 @@
-"""Figures. Curves are drawn from the JSON of `sweep.record` only, so that they can be redrawn."""
+"""Figures. Curves are drawn from the JSON of `report` only, so that they can be redrawn."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tec_zarr.bands import S2L2A
 from tec_zarr.errors import TecError
+from tec_zarr.evaluate.curves import medians, times_smaller
 from tec_zarr.evaluate.sweep import curves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -21,24 +23,54 @@ if TYPE_CHECKING:
     Pixels = NDArray[Any]
 
 COLUMNS = 3
+SHOWN = (28.0, 58.0)
+"""PSNR in dB that curves are drawn for."""
+
 TRUE_COLOUR = ("B04", "B03", "B02")
 
 
-def rate_plot(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw PSNR over bits per pixel of one band, a panel for each source."""
+def rate_plot(result: Mapping[str, Any], path: Path) -> None:
+    """Draw a result of `report`: PSNR over rate for each source, and the medians of all ratios."""
+    records = result["codecs"]
     sources = list(records[0]["results"])
     rows = -(-len(sources) // COLUMNS)
-    figure = _figure(4 * COLUMNS, 3.2 * rows)
+    figure = _figure(5 * (COLUMNS + 1.6), 3.4 * rows)
+    grid = figure.add_gridspec(rows, COLUMNS + 1, width_ratios=[1] * COLUMNS + [1.6])
     for place, source in enumerate(sources):
-        axes = figure.add_subplot(rows, COLUMNS, place + 1, title=source, xscale="log")
+        axes = figure.add_subplot(grid[place // COLUMNS, place % COLUMNS], title=source)
         for entry in records:
             curve = curves_of(entry)[source]
-            axes.plot(curve.bits, curve.psnr, marker=".", label=entry["name"])
-        axes.set(xlabel="bits per pixel of one band", ylabel="PSNR in dB (peak 10000)")
-        axes.tick_params(axis="x", which="minor", labelbottom=False)
+            axes.plot(curve.bits, _drawn(curve.psnr), marker=".", label=entry["name"])
+        axes.set(xscale="log", xlabel="bits per pixel of one band", ylabel="PSNR in dB")
+        axes.set(ylim=SHOWN)
         axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize="small")
+    _ratio_panel(figure.add_subplot(grid[:, COLUMNS]), records)
     _write(figure, path)
+
+
+def _ratio_panel(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
+    """How many times smaller than the first baseline each codec is, median over sources."""
+    points = np.arange(SHOWN[0], SHOWN[1] + 0.5).tolist()
+    against = curves_of(records[1])
+    for entry in records:
+        rows = [
+            times_smaller(curve, against[source], points)
+            for source, curve in curves_of(entry).items()
+        ]
+        middle = medians(rows)
+        axes.plot(points, _drawn(middle.values()), linewidth=2, label=entry["name"])
+    axes.set(yscale="log", xlabel="PSNR in dB (peak 10000)", xlim=SHOWN)
+    axes.set_title(f"times smaller than {records[1]['name']}, median over sources")
+    ticks = [0.7, 1, 1.5, 2, 3, 4, 5, 6, 8, 10]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(loc="upper right")
+
+
+def _drawn(values: Iterable[float | None]) -> list[float]:
+    """Gaps where there is no value."""
+    return [math.nan if value is None else value for value in values]
 
 
 def comparison_picture(original: Pixels, decoded: Pixels, path: Path, title: str = "") -> None:
