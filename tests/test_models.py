@@ -17,6 +17,7 @@ from tec_zarr.models import registry
 from tec_zarr.models.activity import Activity, log_table, logarithms, neighbourhood, shifted
 from tec_zarr.models.factorized import Factorized
 from tec_zarr.models.priors import ActivityPrior, Coded
+from tec_zarr.models.transforms import PatchTransform
 from tec_zarr.models.spectrum import completed
 from tec_zarr.models.transforms import PatchTransform, StridedTransform
 from tests.draws import draw
@@ -114,7 +115,7 @@ def test_reading_gives_what_writing_saw(model: Factorized, quality: int) -> None
 
 @pytest.mark.parametrize("whole", [(0, 0, 0), (0, 1, 0), (1, 1, 1)])
 def test_a_tile_is_coded_alike_in_any_company(model: Factorized, whole: tuple[int, ...]) -> None:
-    given_maps = model.analyse(frames(3), 0)._replace(whole=np.array(whole, np.int32))
+    given_maps = model.analyse(frames(3), 0, np.array(whole, np.int32))
     together, seen = code(model, given_maps, 0)
     for tile in range(3):
         alone = Coded(tuple(m[tile : tile + 1] for m in given_maps.maps), given_maps.whole[[tile]])
@@ -142,16 +143,30 @@ def test_threads_do_not_change_rows(model: Factorized) -> None:
 
 
 def test_dropped_symbols_make_a_tile_whole(model: Factorized) -> None:
-    given_maps = model.analyse(frames(2), 0)
+    calm = frames(2) * 1e-3
+    given_maps = model.analyse(calm, 0)
     _, seen = code(model, given_maps, 0)
-    assert model.revised(seen, seen) is None
-    loud = given_maps.maps[1].clone()
-    loud[1, 0, -1, 3, 3] = 9
-    revised = model.revised(Coded((given_maps.maps[0], loud), given_maps.whole), seen)
-    assert revised is not None
-    assert revised.whole[1] == 1
-    _, again = code(model, revised, 0)
+    assert not model.harmed(seen, seen).any()
+    fine = given_maps.maps[1].clone()
+    fine[1, 0, -1, 3, 3] = 9
+    loud = Coded((given_maps.maps[0], fine), given_maps.whole)
+    _, dropped = code(model, loud, 0)
+    harmed = model.harmed(loud, dropped)
+    assert harmed.tolist() == [0, 1]
+    _, again = code(model, loud._replace(whole=harmed), 0)
     assert again.maps[1][1, 0, -1, 3, 3] == 9
+
+
+def test_a_tile_that_a_cut_would_harm_is_analysed_whole(model: Factorized) -> None:
+    transform = model.transform
+    assert isinstance(transform, PatchTransform)
+    patches = torch.zeros(2, 192, 8, 8)
+    patches[1, :, 2, 5] = 9 * transform.basis[-1]  # the last channel is cut at this quality
+    shown = torch.nn.functional.pixel_shuffle(patches, 8).unsqueeze(1)
+    found = model.analyse(shown, 0)
+    assert found.whole.tolist() == [0, 1]
+    assert found.maps[1].shape[2] == 188
+    assert found.maps[1][1, 0, -1, 2, 5].abs() > 1
 
 
 def test_certain_rows_are_those_below_the_threshold(model: Factorized) -> None:
