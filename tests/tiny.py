@@ -159,7 +159,7 @@ def _integers() -> dict[str, NDArray[Any]]:
     codes = len(QUALITIES)
     runs, bits = ROWS + 1, max(SHIFTS)
     integers: dict[str, NDArray[Any]] = {
-        "prior.chances": np.array([0.03, 0.07, 0.1] * np.array(2**24)).astype(np.int32),
+        "prior.chances": (2**24 * np.array([0.03, 0.07, 0.1])).astype(np.int32),
         "prior.shifts": np.array(SHIFTS, np.int32),
         "prior.sparse": np.array([runs, runs + RARE, runs + RARE + bits], np.int32),
         "prior.counts": np.arange(CERTAIN + 2, ROWS, 2, np.int32),
@@ -173,10 +173,10 @@ def _integers() -> dict[str, NDArray[Any]]:
         for index, channels in enumerate(groups):
             inside = sum(groups[:index]) + (8 if level else 0)
             prefix = f"prior.{level}.{index}."
-            quality = np.arange(codes)[:, None] * 2500 + 8000
-            integers[prefix + "bias"] = whole(prefix, (codes, channels), 800) + quality.astype(
-                np.int32
-            )
+            # Finer steps have larger symbols, later channels smaller ones, down to certain rows.
+            place = sum(groups[:index]) + np.arange(channels)
+            mean = 8000 + 2500 * np.arange(codes)[:, None] - 80 * place
+            integers[prefix + "bias"] = whole(prefix, (codes, channels), 800) + mean.astype("i4")
             if inside:
                 integers[prefix + "weight"] = whole(prefix + "w", (4, inside, 3, 3), 15)
                 integers[prefix + "hidden_bias"] = whole(prefix + "h", (codes, 4), 500)
