@@ -172,7 +172,9 @@ class Bench:
             encoder = Encoder(self.model.tables, count)
             guard = Recorder(count) if self.variant == "guarded" else Plain(self.noise)
             logged = Logged(guard)
-            coded = self._code(Checked(encoder, logged, count), self._analysed(part), count)
+            coded = self._code(
+                Checked(encoder, logged, self.model.tables, count), self._analysed(part), count
+            )
             overrides = guard.finish() or [b""] * count
             bits = encoder.bits
             rows = zip(encoder.finish(), overrides, integers_of(coded), bits, strict=True)
@@ -198,7 +200,9 @@ class Bench:
         guard = Replay([tile.overrides for tile in tiles]) if guarded else Plain(self.noise)
         logged, decoder = Logged(guard), Decoder(self.model.tables, [t.stream for t in tiles])
         try:
-            coded = self._code(Checked(decoder, logged, len(tiles)), None, len(tiles))
+            coded = self._code(
+                Checked(decoder, logged, self.model.tables, len(tiles)), None, len(tiles)
+            )
             decoder.finish()
         except FormatError:
             alone = [self._read([tile])[0][0] for tile in tiles] if len(tiles) > 1 else [None]
