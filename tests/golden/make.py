@@ -76,11 +76,11 @@ CASES: dict[str, Callable[[], Case]] = {
     ),
     "strided": lambda: (scene(1, 12, 40, 50), {"model": "strided", "quality": 10, "bands": None}),
     "elic-edge-tiles": lambda: (
-        scene(1, 12, 70, 150),
+        scene(1, 12, 33, 140),
         {"model": "elic", "quality": 10, "bands": None, "tile": 64},
     ),
     "elic-three-frames": lambda: (
-        scene(3, 12, 64, 64),
+        scene(3, 12, 40, 48),
         {"model": "elic", "quality": 10, "bands": None},
     ),
 }
