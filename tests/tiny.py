@@ -134,6 +134,7 @@ def elic_artifact(width: int = 8, groups: tuple[int, ...] = (4, 4, 8)) -> Artifa
         for n, v in model.state_dict().items()
     }
     state["g_a.13.weight"] *= 0.3
+    state["g_s.14.weight"] *= 0.01
     for name in (n for n in state if n.endswith("aggregation.4.bias")):
         state[name] += 1
     _set_statistics(state, S2L2A)

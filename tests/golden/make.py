@@ -14,10 +14,12 @@ from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.models.artifact import load
 from tests.golden.symbols import integers_of
-from tests.tiny import RGB, patch_artifact, strided_artifact
+from tests.tiny import RGB, elic_artifact, patch_artifact, strided_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tec_zarr.models.artifact import Artifact
 
 FOLDER = Path(__file__).parent
 
@@ -73,22 +75,38 @@ CASES: dict[str, Callable[[], Case]] = {
         {"measure": True},
     ),
     "strided": lambda: (scene(1, 12, 40, 50), {"model": "strided", "quality": 10, "bands": None}),
+    "elic-edge-tiles": lambda: (
+        scene(1, 12, 33, 140),
+        {"model": "elic", "quality": 10, "bands": None, "tile": 64},
+    ),
+    "elic-three-frames": lambda: (
+        scene(3, 12, 40, 48),
+        {"model": "elic", "quality": 10, "bands": None},
+    ),
+}
+
+ARTIFACTS: dict[str, Callable[[], Artifact]] = {
+    "patch": patch_artifact,
+    "strided": strided_artifact,
+    "elic": elic_artifact,
 }
 
 
 def main() -> None:
-    """Write one case, or the artifacts that all cases share."""
+    """Write one case, or those of the artifacts that all cases share which are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", choices=["v1"])
     parser.add_argument("case", choices=[*CASES, "artifacts"])
     options = parser.parse_args()
     target = FOLDER / options.version / options.case
-    target.mkdir(parents=True)
-    if options.case == "artifacts":
-        patch_artifact().save(target / "patch.tec.safetensors")
-        strided_artifact().save(target / "strided.tec.safetensors")
-    else:
+    target.mkdir(parents=True, exist_ok=options.case == "artifacts")
+    if options.case != "artifacts":
         write(target, *CASES[options.case]())
+        return
+    for name, make in ARTIFACTS.items():
+        path = target / f"{name}.tec.safetensors"
+        if not path.exists():
+            make().save(path)
 
 
 def write(target: Path, chunk: NDArray[Any], changes: dict[str, Any]) -> None:
