@@ -147,7 +147,7 @@ class Bench:
         from tec_zarr.models import registry
 
         torch.set_num_threads(setting.threads)
-        torch.backends.mkldnn.enabled = setting.onednn
+        torch.backends.mkldnn.enabled = setting.onednn  # type: ignore[assignment]
         registry.forget()
         identity = (folder / "identity").read_text("utf-8")
         model: Any = registry.load(identity, torch.device(setting.device))
@@ -213,7 +213,7 @@ class Bench:
         units = Units.of(self.model, self.model.bands, 1, 0)
         values = self.stored[part].astype(np.float32)
         absent = np.zeros(values.shape[:3], np.bool_)
-        return self.model.analyse(units.normalised(values, absent), 0)
+        return self.model.analyse(units.normalised(values, absent, [()] * len(values)), 0)
 
     def _code(self, coder: Checked, given: Coded | None, count: int) -> Coded:
         height, width = (padded(side, self.model.stride) for side in self.stored.shape[3:])

@@ -128,8 +128,10 @@ def test_holes_do_not_hide_replication_whatever_lies_in_them(data: st.DataObject
     band = replicated(block, (2, 36, 40), random).astype(dtype)
     nodata = random.random(band.shape) < data.draw(st.sampled_from([0.001, 0.1, 0.5]))
     nodata[1, : data.draw(st.integers(0, 36))] = True
-    odd = [np.nan, np.inf, -np.inf, 0] if dtype.kind == "f" else np.iinfo(dtype)
-    worst = odd if isinstance(odd, list) else [odd.min, odd.max, 0]
+    worst: list[float] = [np.nan, np.inf, -np.inf, 0]
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype.str)
+        worst = [limits.min, limits.max, 0]
     band[nodata] = random.choice(np.array(worst, dtype), int(nodata.sum()))
     assert find(band[:, None], nodata[:, None]) == (block,)
 

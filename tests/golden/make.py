@@ -45,6 +45,18 @@ def holed(*shape: int) -> NDArray[np.uint16]:
     return chunk
 
 
+def replicated(*shape: int) -> NDArray[np.uint16]:
+    """A scene whose bands are constant in squares of 2x2 and 6x6 pixels at some phase."""
+    chunk = scene(*shape)
+    y, x = np.arange(shape[-2]), np.arange(shape[-1])
+    for band, (factor, up, left) in ((1, (2, 0, 1)), (2, (6, 4, 3))):
+        rows = np.maximum((y - up) // factor * factor + up, 0)
+        columns = np.maximum((x - left) // factor * factor + left, 0)
+        chunk[..., band, :, :] = chunk[..., band, :, :][..., rows, :][..., columns]
+    chunk[..., :9, 40:60] = 0
+    return chunk
+
+
 def reflectance(*shape: int) -> NDArray[np.float32]:
     """Reflectance of baseline 04.00 with NaN for nodata."""
     values = (scene(*shape) + np.float32(1000)) / np.float32(10000)
@@ -57,6 +69,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "patch-three-frames": lambda: (scene(3, 3, 64, 64), {"quality": 30}),
     "patch-edge-tiles": lambda: (scene(1, 3, 70, 150), {"quality": 50, "tile": 64}),
     "patch-some-nodata": lambda: (holed(2, 3, 64, 75), {}),
+    "patch-replicated": lambda: (replicated(2, 3, 150, 80), {"tile": 64}),
     "patch-all-nodata": lambda: (np.zeros((1, 3, 512, 512), np.uint16), {}),
     "patch-int16-big-endian": lambda: (
         (scene(3, 80, 64).astype(">i2") - 500).astype(">i2"),
