@@ -25,7 +25,7 @@ RANK = {
             "errors",
             "bands wire",
             "cards releases tiling header sections layout stacking entropy",
-            "container window mask config runtime residual samples",
+            "container window mask replication config runtime residual samples",
             "models images",
             "codec",
             "numcodec serializer",

