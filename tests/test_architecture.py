@@ -25,7 +25,7 @@ RANK = {
             "errors",
             "bands wire",
             "cards tiling header sections layout stacking entropy",
-            "container window mask config runtime residual samples",
+            "container window mask config runtime residual replication samples",
             "models images",
             "codec",
             "numcodec serializer",

@@ -121,7 +121,7 @@ def test_default_rotations_cost_nothing() -> None:
 def test_bits_lie_where_the_page_says() -> None:
     """docs/format.md: counts of 4 bits, angles of 10, highest bit first, zeros at the end."""
     stored = ([Turn(1, np.array([513, 2])), DEFAULT, Turn(2, np.array([1, 1023, 0])), DEFAULT],)
-    bits = "0001" "1000000001" "0000000010" "0000" "0010" "0000000001" "1111111111" "0000000000"
+    bits = "00011000000001000000001000000010000000000111111111110000000000"
     bits += "0000"
     expected = int(bits.ljust(72, "0"), 2).to_bytes(9, "big")
     assert spectral.pack(stored) == expected

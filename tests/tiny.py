@@ -141,7 +141,7 @@ def _integers() -> dict[str, NDArray[Any]]:
         "prior.chances": (2**24 * np.array([0.03, 0.07, 0.1])).astype(np.int32),
         "prior.shifts": np.array(SHIFTS, np.int32),
         "prior.sparse": np.array([runs, runs + RARE, runs + RARE + bits], np.int32),
-        "prior.counts": np.arange(CERTAIN + 2, ROWS, 2, np.int32),
+        "prior.counts": np.arange(CERTAIN + 2, ROWS, 2, dtype=np.int32),
         "prior.logs": log_table().numpy().astype(np.int16),
         "prior.last": np.array(ROWS - 1, np.int32),
         "prior.upward": whole("upward", (8 * 16, 64), 20),
