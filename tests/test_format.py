@@ -13,6 +13,7 @@ import pytest
 from tec_zarr import container, header, wire
 from tec_zarr.bands import S2L1C
 from tec_zarr.container import DTYPES, pack_chunk, parse_chunk
+from tec_zarr.models import spectral
 from tests.chunks import usual_header
 
 if TYPE_CHECKING:
@@ -86,6 +87,20 @@ def test_the_preamble_is_as_long_as_its_fields() -> None:
     assert sum(int(row[1]) for row in fields) == container.PREAMBLE.size
     assert f"{container.PREAMBLE.size} bytes" in section("Preamble")
     assert str(container.PREFIX) in section("Preamble")
+
+
+def test_rotations_are_those_of_the_page() -> None:
+    table = rows("Segments and sections")
+    octaves = next(row for row in table if row[0] == "m")[1:]
+    starts = (0, *spectral.EDGES[:-1])
+    assert [octave.replace(",", " to").split(" to ") for octave in octaves] == [
+        [str(start), str(edge - 1)] if edge - start > 1 else [str(start)]
+        for start, edge in zip(starts, spectral.EDGES, strict=True)
+    ]
+    fields = {row[1]: row[0] for row in table}
+    assert fields["count"] == str(spectral.COUNT_BITS)
+    assert fields["angles"] == f"{spectral.ANGLE_BITS} each"
+    assert f"1/{2**spectral.ANGLE_BITS} of a full turn" in section("Segments and sections")
 
 
 def test_the_dissected_chunk_is_the_golden_one() -> None:

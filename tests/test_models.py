@@ -14,10 +14,11 @@ from torch.nn import functional
 from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
 from tec_zarr.models import artifact as artifacts
-from tec_zarr.models import registry
+from tec_zarr.models import batch, registry
 from tec_zarr.models.activity import Activity, log_table, logarithms, neighbourhood, shifted
 from tec_zarr.models.factorized import Factorized
 from tec_zarr.models.layers import scattered
+from tec_zarr.models.pixels import Units
 from tec_zarr.models.priors import ActivityPrior, Coded
 from tec_zarr.models.spectral import DEFAULT, Turn
 from tec_zarr.models.transforms import PatchTransform, StridedTransform
@@ -130,6 +131,23 @@ def test_a_tile_is_coded_alike_in_any_company(model: Factorized, whole: tuple[in
             assert not seen.maps[level][tile, :, count:].any()
             assert (seen_alone.maps[level] == found).all()
         assert len(streams[0]) == len(together[tile])
+
+
+@pytest.mark.parametrize("quality", [0, 1])
+def test_a_tile_decodes_alike_in_any_company(model: Factorized, quality: int) -> None:
+    """Also beside tiles that are whole, or have more common symbols."""
+    units = Units.of(model, model.bands, 1, 0)
+    random = np.random.default_rng(0)
+    shown = 2000 + 1000 * frames(3).numpy()
+    shown[0] = 2000
+    shown[2] += random.normal(0, 500, shown[2].shape)
+    tiles, seen = batch.encode_tiles(units, shown, None, [()] * 3, quality)
+    shape = shown.shape[1:]
+    for chosen in ([0], [1], [2], [2, 0], [0, 1, 2]):
+        back = batch.decode_tiles(units, [tiles[i] for i in chosen], shape, quality)
+        for ours, theirs in zip(back.maps, seen.maps, strict=True):
+            assert torch.equal(ours, theirs[chosen][:, :, : ours.shape[2]])
+            assert not theirs[chosen][:, :, ours.shape[2] :].any()
 
 
 def test_threads_do_not_change_rows(model: Factorized) -> None:

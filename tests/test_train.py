@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +17,21 @@ from tec_zarr.errors import ConfigError
 from tec_zarr.models import registry
 from tec_zarr.train import __main__ as command
 from tec_zarr.train.data import Batches, Crops, Sample, is_replicated, load_scenes
+from tec_zarr.train.export import ROWS, sparse_rows, tables_of
 from tec_zarr.train.forecast import laplace_bits
 from tec_zarr.train.loop import TrainConfig, draw_steps, new_state, schedule, train
 from tec_zarr.train.start import start_from_covariances
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers() -> Iterator[None]:
+    """Training flushes them to zero; other tests want them back."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +133,18 @@ def test_bits_of_a_laplacian_sum_to_one() -> None:
         assert float(torch.exp2(-bits).sum()) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize("chance", [0.1, 1e-3, 1e-6, 1e-9])
+def test_rare_rows_have_tables_however_rare_they_are(chance: float) -> None:
+    """Those of runs need fewer than 65536 entries."""
+    rows = [np.array([chance / 2, 1 - chance, chance / 2])] * ROWS
+    integers = sparse_rows(np.array([chance]))
+    tables = tables_of(rows, 0, integers)
+    runs, rests, values = integers["prior.sparse"].tolist()
+    assert tables.sizes[runs] > 1
+    assert values - rests == integers["prior.shifts"].max()
+    assert len(tables.sizes) == values + 1
+
+
 def test_schedule_and_steps_stay_in_their_range() -> None:
     rates = [schedule(step, 1000) for step in range(1001)]
     assert max(rates) <= 1
@@ -139,6 +161,8 @@ def test_train_stop_go_on_export_and_code(
     sizes = {"batch": 2, "crop": 64, "width": 8, "lead": 4, "reach": 64, "depth": 1}
     groups = {"coarse": (16, 48), "fine": (60, 704)}
     options = {"data": folder, "out": tmp_path, **sizes, **groups}
+    few = partial(start_from_covariances, frames=20)
+    monkeypatch.setattr("tec_zarr.train.loop.start_from_covariances", few)
     torch.manual_seed(0)
     train(TrainConfig(steps=2, save_every=2, **options))  # type: ignore[arg-type]
     config = TrainConfig(steps=4, save_every=2, **options)  # type: ignore[arg-type]
