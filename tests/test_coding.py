@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tec_zarr.entropy.tables import Tables, laplacian
@@ -38,6 +38,7 @@ def calls_of(data: st.DataObject) -> Calls:
 
 
 @given(st.data())
+@settings(max_examples=30)
 def test_readers_with_other_last_bits_get_the_same_integers(data: st.DataObject) -> None:
     calls = calls_of(data)
     tiles = len(calls[0]) if calls else 1
@@ -55,6 +56,7 @@ def test_readers_with_other_last_bits_get_the_same_integers(data: st.DataObject)
 
 
 @given(st.data())
+@settings(max_examples=30)
 def test_overrides_of_a_tile_are_the_same_in_any_company(data: st.DataObject) -> None:
     calls = calls_of(data)
     for tile in range(len(calls[0]) if calls else 0):
