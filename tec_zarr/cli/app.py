@@ -79,6 +79,9 @@ def compress(  # noqa: PLR0913 - the options of one command
     scale: Annotated[
         float | None, typer.Option(help="Digital numbers per stored unit; 10000 for reflectances.")
     ] = None,
+    embed_model: Annotated[
+        bool, typer.Option("--embed-model", help="Put the model into DST, for other readers.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Compress the images of a store; copy all else as it is."""
@@ -94,6 +97,7 @@ def compress(  # noqa: PLR0913 - the options of one command
             chunks=_sizes("chunks", chunks),
             shards=_sizes("shards", shards),
             overwrite=overwrite,
+            embed_model=embed_model,
             progress=progress,
             **options,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tec_zarr.bands import MEANS, S2L2A
-from tec_zarr.models.registry import SUFFIX
+from tec_zarr.models.shelf import SUFFIX
 from tec_zarr.train.data import Batches, Crops, load_scenes
 from tec_zarr.train.export import export
 from tec_zarr.train.loop import UNIT, TrainConfig, describe, new_state, train
