@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from tec_zarr import archive
-from tec_zarr.cli import models, show
+from tec_zarr.cli import models, show, train
 from tec_zarr.config import TecConfig
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models.app, name="models")
+app.command()(train.train)
 # A pipe has no width: let tables be as wide as they are.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 DEFAULT = TecConfig()
