@@ -140,8 +140,9 @@ def _reader(array: zarr.Array[Any]) -> Read:
     leading = array.shape[:-3]
 
     def read(frame: int, rows: slice, columns: slice) -> NDArray[Any]:
-        index = [int(place) for place in np.unravel_index(frame, leading)] if leading else []
-        return np.asarray(array[(*index, slice(None), rows, columns)])
+        index = np.unravel_index(frame, leading) if leading else ()
+        place: Any = (*map(int, index), slice(None), rows, columns)
+        return np.asarray(array[place])
 
     return read
 
