@@ -1,7 +1,7 @@
 """Whether chunks written under one setting are read alike under every other.
 
 A setting is an instruction set, a number of threads, a batch size, a memory layout, oneDNN on or
-off, a device. Each runs in a process of its own: first all write tiles of real data, then all read
+off, a device. Each runs in a process of its own: first some write tiles of real data, then all read
 what each has written. Three variants of the model take part:
 
     guarded   as it is: networks in float64, a guard band, overrides
@@ -147,7 +147,7 @@ class Bench:
         from tec_zarr.models import registry
 
         torch.set_num_threads(setting.threads)
-        torch.backends.mkldnn.enabled = setting.onednn
+        torch.backends.mkldnn.enabled = setting.onednn  # type: ignore[assignment]
         registry.forget()
         identity = (folder / "identity").read_text("utf-8")
         model: Any = registry.load(identity, torch.device(setting.device))
@@ -172,7 +172,9 @@ class Bench:
             encoder = Encoder(self.model.tables, count)
             guard = Recorder(count) if self.variant == "guarded" else Plain(self.noise)
             logged = Logged(guard)
-            coded = self._code(Checked(encoder, logged, count), self._analysed(part), count)
+            coded = self._code(
+                Checked(encoder, logged, self.model.tables, count), self._analysed(part), count
+            )
             overrides = guard.finish() or [b""] * count
             bits = encoder.bits
             rows = zip(encoder.finish(), overrides, integers_of(coded), bits, strict=True)
@@ -198,7 +200,9 @@ class Bench:
         guard = Replay([tile.overrides for tile in tiles]) if guarded else Plain(self.noise)
         logged, decoder = Logged(guard), Decoder(self.model.tables, [t.stream for t in tiles])
         try:
-            coded = self._code(Checked(decoder, logged, len(tiles)), None, len(tiles))
+            coded = self._code(
+                Checked(decoder, logged, self.model.tables, len(tiles)), None, len(tiles)
+            )
             decoder.finish()
         except FormatError:
             alone = [self._read([tile])[0][0] for tile in tiles] if len(tiles) > 1 else [None]
@@ -209,7 +213,7 @@ class Bench:
         units = Units.of(self.model, self.model.bands, 1, 0)
         values = self.stored[part].astype(np.float32)
         absent = np.zeros(values.shape[:3], np.bool_)
-        return self.model.analyse(units.normalised(values, absent), 0)
+        return self.model.analyse(units.normalised(values, absent, [()] * len(values)), 0)
 
     def _code(self, coder: Checked, given: Coded | None, count: int) -> Coded:
         height, width = (padded(side, self.model.stride) for side in self.stored.shape[3:])
@@ -234,12 +238,32 @@ def load(path: Path) -> tuple[list[Written], NDArray[np.float64]]:
     return [Written(*tile) for tile in tiles], values
 
 
-def worker(name: str, task: str, folder: Path, noise: float) -> None:
-    """One setting writes everything, or reads everything that was written."""
+class Plan(NamedTuple):
+    """Which settings do what."""
+
+    writers: list[str]
+    readers: list[str]
+    controls: list[str]
+    """Readers of the variants that must fail; the first writer writes those."""
+
+    noise: float = 1e-6
+
+    def variants(self, task: str, name: str) -> tuple[str, ...]:
+        """Variants that a setting takes part in."""
+        return (
+            VARIANTS
+            if name in (self.writers[:1] if task == "write" else self.controls)
+            else VARIANTS[:1]
+        )
+
+
+def worker(name: str, task: str, folder: Path) -> None:
+    """One setting writes its part, or reads what was written."""
     import torch
 
-    for variant in VARIANTS:
-        bench = Bench(SETTINGS[name], folder, variant, noise)
+    plan = Plan(*json.loads((folder / "plan").read_text("utf-8")))
+    for variant in plan.variants(task, name):
+        bench = Bench(SETTINGS[name], folder, variant, plan.noise)
         with torch.inference_mode():
             if task == "write":
                 save(folder / f"{variant}.{name}.written", *bench.write())
@@ -251,10 +275,10 @@ def worker(name: str, task: str, folder: Path, noise: float) -> None:
                     file.write(json.dumps(record | counts) + "\n")
 
 
-def run(name: str, task: str, folder: Path, noise: float) -> None:
+def run(name: str, task: str, folder: Path) -> None:
     """Run a worker in a process of its own."""
     environment = dict(SETTINGS[name].environment) | {"TEC_ZARR_MODELS": str(folder)}
-    command = [sys.executable, __file__, "--worker", name, task, str(folder), str(noise)]
+    command = [sys.executable, __file__, "--worker", name, task, str(folder)]
     subprocess.run(command, env=os.environ | environment, check=True)
 
 
@@ -270,24 +294,17 @@ def tiles_of(frames: dict[str, list[NDArray[Any]]], side: int, most: int) -> NDA
     return np.stack(found[:most])
 
 
-class Plan(NamedTuple):
-    """Who writes and who reads."""
-
-    writers: list[str]
-    readers: list[str]
-    noise: float = 1e-6
-
-
 def measure(tiles: NDArray[np.uint16], model: Path, plan: Plan) -> list[Any]:
     """Let settings write and then read; returns a record for each pair and variant."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         artifact = artifacts.load(model)
         (folder / "identity").write_text(artifact.save(folder / f"model{SUFFIX}"), "utf-8")
+        (folder / "plan").write_text(json.dumps(plan), "utf-8")
         np.save(folder / "tiles.npy", tiles)
         for task, names in (("write", plan.writers), ("read", plan.readers)):
             for name in names:
-                run(name, task, folder, plan.noise)
+                run(name, task, folder)
         lines = [
             line
             for name in plan.readers
@@ -365,7 +382,7 @@ def main() -> None:
     }
     tiles = tiles_of(frames, options.side, options.tiles)
     writers = options.writers + [name for name in here if name == "cuda"]
-    plan = Plan(writers, options.readers or here, options.noise)
+    plan = Plan(writers, options.readers or here, writers, options.noise)
     print(f"{len(tiles)} tiles of {options.side} x {options.side}; {plan}")
     records = measure(tiles, options.model, plan)
     if options.out:
@@ -375,6 +392,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        worker(sys.argv[2], sys.argv[3], Path(sys.argv[4]), float(sys.argv[5]))
+        worker(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
     else:
         main()

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tec_zarr.entropy.tables import Tables, laplacian
 from tec_zarr.errors import FormatError, TecError
 from tec_zarr.models.coding import (
     BAND,
@@ -136,11 +137,21 @@ def echo(symbols: Any, rows: Any) -> Any:
     return symbols if symbols is not None else rows
 
 
+def test_symbols_of_certain_rows_are_not_in_the_checksum() -> None:
+    tables = Tables.from_pmf([np.ones(1), np.array([0.5, 0.5])], [0, 0])
+    checksums = []
+    for rows, symbols in (([1, 1], [0, 1]), ([1, 0, 0, 1, 0], [0, 7, 7, 1, 7])):
+        checked = Checked(echo, Recorder(1), tables, 1)
+        checked(np.array([symbols], np.int32), np.array([rows], np.int32))
+        checksums += checked.checksums
+    assert checksums[0] == checksums[1] != 0
+
+
 def test_all_integers_are_in_the_checksum() -> None:
     values = torch.tensor([[1.2, 3.4]], dtype=torch.float64)
 
     def checksum(rows: list[int], nudge: float) -> list[int]:
-        checked = Checked(echo, Recorder(1), 1)
+        checked = Checked(echo, Recorder(1), laplacian([1.0]), 1)
         checked.guard(values + nudge)
         checked(np.array([rows], np.int32), np.zeros((1, 2), np.int32))
         return checked.checksums

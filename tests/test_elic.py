@@ -59,7 +59,7 @@ def scene(*shape: int) -> NDArray[np.uint16]:
 def written(model: Elic, coded: Coded) -> tuple[list[bytes], list[bytes], list[int], Coded]:
     tiles, frames, _, height, width = coded.maps[1].shape
     encoder, guard = Encoder(model.tables, tiles), Recorder(tiles)
-    checked = Checked(encoder, guard, tiles)
+    checked = Checked(encoder, guard, model.tables, tiles)
     grid = model.grid(tiles, frames, (16 * height, 16 * width))
     seen = model.code(checked, coded, grid, 0)
     return encoder.finish(), guard.finish(), checked.checksums, seen
@@ -70,7 +70,7 @@ def read(
 ) -> Coded:
     decoder, guard = Decoder(model.tables, streams), Replay(overrides)
     grid = model.grid(len(streams), frames, (side, side))
-    coded = model.code(Checked(decoder, guard, len(streams)), None, grid, 0)
+    coded = model.code(Checked(decoder, guard, model.tables, len(streams)), None, grid, 0)
     decoder.finish()
     guard.finish()
     return coded
@@ -99,7 +99,9 @@ def test_streams_are_as_long_as_the_model_thinks(model: Elic) -> None:
     given = model.analyse(pictures(2, 2, 128), 0)
     streams, *_ = written(model, given)
     counter = Counter(model.tables, 2, lanes=1)
-    model.code(Checked(counter, Recorder(2), 2), given, model.grid(2, 2, (128, 128)), 0)
+    model.code(
+        Checked(counter, Recorder(2), model.tables, 2), given, model.grid(2, 2, (128, 128)), 0
+    )
     for stream, bits in zip(streams, counter.bits, strict=True):
         assert len(stream) <= 1.005 * bits / 8 + 16
 

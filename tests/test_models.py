@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
@@ -16,11 +17,12 @@ from tec_zarr.models import artifact as artifacts
 from tec_zarr.models import registry
 from tec_zarr.models.activity import Activity, log_table, logarithms, neighbourhood, shifted
 from tec_zarr.models.factorized import Factorized
+from tec_zarr.models.layers import scattered
 from tec_zarr.models.priors import ActivityPrior, Coded
-from tec_zarr.models.spectrum import completed
+from tec_zarr.models.spectral import DEFAULT, Turn
 from tec_zarr.models.transforms import PatchTransform, StridedTransform
 from tests.draws import draw
-from tests.tiny import CERTAIN, patch_artifact, strided_artifact
+from tests.tiny import CERTAIN, orthonormal, patch_artifact, shuffled, strided_artifact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +116,7 @@ def test_reading_gives_what_writing_saw(model: Factorized, quality: int) -> None
 
 @pytest.mark.parametrize("whole", [(0, 0, 0), (0, 1, 0), (1, 1, 1)])
 def test_a_tile_is_coded_alike_in_any_company(model: Factorized, whole: tuple[int, ...]) -> None:
-    given_maps = model.analyse(frames(3), 0)._replace(whole=np.array(whole, np.int32))
+    given_maps = model.analyse(frames(3), 0, np.array(whole, np.int32))
     together, seen = code(model, given_maps, 0)
     for tile in range(3):
         alone = Coded(tuple(m[tile : tile + 1] for m in given_maps.maps), given_maps.whole[[tile]])
@@ -142,16 +144,59 @@ def test_threads_do_not_change_rows(model: Factorized) -> None:
 
 
 def test_dropped_symbols_make_a_tile_whole(model: Factorized) -> None:
-    given_maps = model.analyse(frames(2), 0)
-    _, seen = code(model, given_maps, 0)
-    assert model.revised(seen, seen) is None
-    loud = given_maps.maps[1].clone()
-    loud[1, 0, -1, 3, 3] = 9
-    revised = model.revised(Coded((given_maps.maps[0], loud), given_maps.whole), seen)
-    assert revised is not None
-    assert revised.whole[1] == 1
-    _, again = code(model, revised, 0)
-    assert again.maps[1][1, 0, -1, 3, 3] == 9
+    calm = model.analyse(frames(2) * 1e-3, 1, np.ones(2, np.int32))
+    calm = calm._replace(whole=np.zeros(2, np.int32))
+    assert not model.harmed(calm, code(model, calm, 1)[1]).any()
+    last = (model.wide.cuts(1) or ())[1] - 1  # its rows are certain
+    fine = calm.maps[1].clone()
+    fine[1, 0, last, 3, 3] = 9
+    loud = Coded((calm.maps[0], fine), calm.whole)
+    _, dropped = code(model, loud, 1)
+    assert dropped.maps[1][1, 0, last, 3, 3] == 0
+    harmed = model.harmed(loud, dropped)
+    assert harmed.tolist() == [0, 1]
+    _, again = code(model, loud._replace(whole=harmed), 1)
+    assert again.maps[1][1, 0, last, 3, 3] == 9
+
+
+def test_dropped_channels_make_a_tile_whole(model: Factorized) -> None:
+    """Symbols beyond the extents are lost as surely as those in certain rows."""
+    calm = model.analyse(frames(2) * 1e-3, 0)
+    for level, cut in enumerate(model.wide.cuts(0) or ()):
+        maps = [m.clone() for m in calm.maps]
+        maps[level] = functional.pad(maps[level][:, :, :cut], (0, 0, 0, 0, 0, 1))
+        maps[level][1, 0, cut, 1, 1] = 9
+        loud = Coded((maps[0], maps[1]), calm.whole)
+        _, dropped = code(model, loud, 0)
+        assert model.harmed(loud, dropped).tolist() == [0, 1]
+
+
+def test_a_tile_that_a_cut_would_harm_is_analysed_whole(model: Factorized) -> None:
+    transform = model.transform
+    assert isinstance(transform, PatchTransform)
+    channel = int(transform.order[-1])  # it is cut at this quality
+    spectrum = torch.zeros(2, 64, 3, 64)
+    spectrum[1, channel // 3, :, 8 * 2 + 5] = 9 * transform.turned[-1, channel % 3]
+    planes = torch.einsum("fk,nfbp->nkbp", transform.waves, spectrum)
+    shown = scattered(planes.unflatten(3, (8, 8)), 8).unsqueeze(1)
+    found = model.analyse(shown, 0)
+    assert found.whole.tolist() == [0, 1]
+    assert found.maps[1].shape[2] == 188
+    assert found.maps[1][1, 0, -1, 2, 5].abs() > 1
+    assert model.analyse(shown[:1], 0).maps[1].shape[2] == 40
+
+
+def test_a_cut_changes_no_symbol_of_the_channels_that_stay(model: Factorized) -> None:
+    """All that a cut saves is work; the branch sees the same channels."""
+    shown = frames(2) * 0.1
+    cut, whole = model.analyse(shown, 0), model.analyse(shown, 0, np.array([0, 1], np.int32))
+    assert not cut.whole.any()
+    assert cut.maps[1].shape[2] == 40
+    assert whole.maps[1].shape[2] == 188
+    for ours, theirs in zip(cut.maps, whole.maps, strict=True):
+        assert (ours - theirs[:, :, : ours.shape[2]]).abs().max() <= 1
+        assert (ours != theirs[:, :, : ours.shape[2]]).float().mean() < 1e-3
+    assert model.sides(cut) == model.sides(whole)
 
 
 def test_certain_rows_are_those_below_the_threshold(model: Factorized) -> None:
@@ -169,9 +214,10 @@ def test_official_sizes(width: int, latents: int, size: int) -> None:
     transform = StridedTransform(12, width, latents)
     assert sum(p.numel() for p in transform.parameters()) - latents == size
     with torch.inference_mode():
-        (latent,) = transform.analysis(torch.zeros(1, 12, 64, 96), 0)
+        (latent,), missed, turns = transform.analysis(torch.zeros(1, 12, 64, 96), 0, None)
         assert latent.shape == (1, latents, 4, 6)
-        assert transform.synthesis((latent,), 0).shape == (1, 12, 64, 96)
+        assert missed is None
+        assert transform.synthesis((latent,), 0, turns).shape == (1, 12, 64, 96)
 
 
 def test_official_sizes_round_trip() -> None:
@@ -187,30 +233,80 @@ def test_official_sizes_round_trip() -> None:
         assert model.synthesise(back, 0).shape == (2, 1, 12, 64, 64)
 
 
-def test_maps_may_be_cut_where_they_are_zero() -> None:
+def test_maps_may_be_cut_where_they_are_zero(model: Factorized) -> None:
     torch.manual_seed(0)
-    transform = PatchTransform(3, 8, 4, 2)
     coarse, fine = torch.randn(1, 64, 2, 2), torch.randn(1, 188, 8, 8)
     coarse[:, 20:], fine[:, 50:] = 0, 0
+    turns = ([Turn(1, np.array([77, 300])), DEFAULT, Turn(2, np.array([5, 6, 7])), DEFAULT],)
     with torch.inference_mode():
-        whole = transform.synthesis((coarse, fine), 0)
-        cut = transform.synthesis((coarse[:, :20], fine[:, :50]), 0)
-    assert torch.allclose(whole, cut, atol=1e-5)
+        whole = model.transform.synthesis((coarse, fine), 0, turns)
+        for least in (0, 3, 20):
+            cut = model.transform.synthesis((coarse[:, :20], fine[:, : 50 + least]), 0, turns)
+            assert torch.allclose(whole, cut, atol=1e-5)
+        near = model.transform.synthesis((coarse[:, :20], fine[:, :30]), 0, turns)
+        assert not torch.allclose(whole, near, atol=1e-3)
 
 
-def test_an_orthonormal_transform_inverts_itself(model: Factorized) -> None:
-    maps = model.transform.analysis(frames(1)[0], 2)
-    back = model.transform.synthesis(maps, 2)
-    assert float((back - frames(1)[0]).abs().mean()) < 0.5
+def test_an_untrained_transform_inverts_itself() -> None:
+    transform = untrained()
+    shown = frames(1, 96)[0]
+    with torch.inference_mode():
+        maps, missed, turns = transform.analysis(shown, 0, None)
+        back = transform.synthesis(maps, 0, turns)
+        default = torch.tensor([False, True])
+        again, rotations = transform.analysis_at(shown, transform.steps[:1], default)
+        trained = transform.synthesis_at(again, transform.steps[:1], rotations)
+    assert missed is None
+    assert any(turn.leading for frame in turns for turn in frame)
+    assert torch.equal(rotations[1], transform.turned)
+    assert torch.allclose(back, shown, atol=1e-4)
+    assert torch.allclose(trained, shown, atol=1e-4)
 
 
-def test_absent_bands_are_regressed_on_the_others() -> None:
-    covariance = torch.tensor([[1.0, 0.8], [0.8, 1.0]])
-    values = torch.zeros(1, 1, 2, 4, 4)
-    values[:, :, 0] = 2.0
-    found = completed(values, np.array([[[True, False]]]), covariance)
-    assert torch.allclose(found[0, 0, 1], torch.full((4, 4), 1.6), atol=1e-3)
-    assert (completed(values, np.array([[[True, True]]]), covariance) == values).all()
+def test_a_transform_keeps_the_energy_and_puts_it_first() -> None:
+    transform = untrained()
+    shown = frames(1)[0] - frames(1)[0].mean()
+    with torch.inference_mode():
+        (coarse, fine), _, _ = transform.analysis(shown, 0, None)
+    step = float(transform.steps[0])
+    power = (coarse.square().sum() + fine.square().sum()) * step**2
+    assert float(power) == pytest.approx(float(shown.square().sum()), rel=1e-4)
+    assert fine[:, :8].square().mean() > 10 * fine[:, -8:].square().mean()
+
+
+def untrained() -> PatchTransform:
+    """Branches, gains and shrinkage do nothing."""
+    transform = PatchTransform(3, 8, 4, 16, 1, 1)
+    transform.steps.fill_(0.02)
+    transform.turned.copy_(torch.stack([orthonormal(f"turned{g}", 3) for g in range(4)]))
+    exact = torch.linalg.qr(transform.turned)[0]
+    transform.turned.copy_(exact)
+    transform.order.copy_(shuffled("order", 8, 3))
+    transform.lead_order.copy_(shuffled("lead_order", 4, 4))
+    return transform.requires_grad_(requires_grad=False)
+
+
+@pytest.mark.parametrize("quality", [0, 1, 2])
+def test_a_model_comes_close_to_what_it_was_shown(model: Factorized, quality: int) -> None:
+    shown = frames(2)
+    coded = model.analyse(shown, quality, np.ones(2, np.int32))
+    back = model.synthesise(coded, quality)
+    step = (0.8, 0.2, 0.05)[quality]
+    assert float((back - shown).square().mean()) < (0.5 * step) ** 2
+
+
+def test_what_tiles_store_beside_their_symbols_comes_back(model: Factorized) -> None:
+    coded = model.analyse(frames(3), 1)
+    sides = model.sides(coded)
+    assert len(sides) == 3
+    assert sides[1] != sides[2]
+    read = model.with_sides(coded._replace(turns=()), sides)
+    assert len(read.turns) == len(coded.turns) == 6
+    assert model.sides(read) == sides
+    assert torch.equal(model.synthesise(read, 1), model.synthesise(coded, 1))
+    swapped = model.synthesise(model.with_sides(coded, [sides[0], *sides[:0:-1]]), 1)
+    assert torch.equal(swapped[0], model.synthesise(coded, 1)[0])
+    assert not torch.equal(swapped[1], model.synthesise(coded, 1)[1])
 
 
 def test_identity_covers_what_decoding_reads(tmp_path: Path) -> None:
@@ -237,15 +333,21 @@ def broken(kind: str) -> artifacts.Artifact:
     if kind == "option":
         fields["config"]["swirl"] = 3
     if kind == "missing":
-        del tensors["transform.lin_a.weight"]
+        del tensors["transform.order"]
+    if kind == "no prior":
+        del tensors["prior.chances"]
+    if kind == "rare rows":
+        tensors["prior.shifts"] = tensors["prior.shifts"][:-1]
     if kind == "left over":
-        tensors["transform.lin_b.weight"] = tensors["transform.lin_a.weight"]
+        tensors["transform.disorder"] = tensors["transform.order"]
     if kind == "shape":
         tensors["mean"] = tensors["mean"][:2]
     return artifacts.Artifact(fields, tensors)
 
 
-@pytest.mark.parametrize("kind", ["family", "option", "missing", "left over", "shape"])
+@pytest.mark.parametrize(
+    "kind", ["family", "option", "missing", "no prior", "rare rows", "left over", "shape"]
+)
 def test_artifacts_that_do_not_fit_are_refused(kind: str) -> None:
     with pytest.raises(ModelMismatchError):
         registry.build(broken(kind))

@@ -28,9 +28,9 @@ def there_and_back(model: Model, frame: NDArray[np.float32]) -> tuple[Coded, Cod
     given = model.analyse(torch.from_numpy(frame[None]), 0)
     grid = model.grid(1, 1, (frame.shape[2], frame.shape[3]))
     encoder, recorder = Encoder(model.tables, 1), Recorder(1)
-    seen = model.code(Checked(encoder, recorder, 1), given, grid, 0)
+    seen = model.code(Checked(encoder, recorder, model.tables, 1), given, grid, 0)
     decoder, replay = Decoder(model.tables, encoder.finish()), Replay(recorder.finish())
-    back = model.code(Checked(decoder, replay, 1), None, grid, 0)
+    back = model.code(Checked(decoder, replay, model.tables, 1), None, grid, 0)
     return seen, back
 
 

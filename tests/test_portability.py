@@ -31,7 +31,7 @@ def test_what_one_instruction_set_writes_another_reads(harness: Any, tmp_path: P
     elic_artifact().save(tmp_path / "elic.tec.safetensors")
     hills = 1500 + 300 * np.cumsum(draw("tiles", (4, 1, 12, 64, 64), 0.2), -1)
     tiles = np.clip(hills, 1, 9000).astype(np.uint16)
-    plan = harness.Plan(["native"], ["sse41-batch1"], noise=0.01)
+    plan = harness.Plan(["native"], ["sse41-batch1"], ["sse41-batch1"], noise=0.01)
     *pairs, last = harness.measure(tiles, tmp_path / "elic.tec.safetensors", plan)
     found = {record["variant"]: record for record in pairs}
     assert found["guarded"]["wrong"] == 0

@@ -14,10 +14,11 @@ from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.errors import ConfigError
 from tec_zarr.models import registry
-from tec_zarr.train.data import Batches, Crops, is_replicated, load_scenes, smoothed
+from tec_zarr.train.data import Batches, Crops, Sample, is_replicated, load_scenes
 from tec_zarr.train.fit import pack
 from tec_zarr.train.forecast import laplace_bits
-from tec_zarr.train.loop import TrainConfig, draw_steps, schedule, train
+from tec_zarr.train.loop import TrainConfig, draw_steps, new_state, schedule, train
+from tec_zarr.train.start import start_from_covariances
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,23 +52,68 @@ def test_scenes_say_what_they_are(folder: Path) -> None:
         load_scenes(folder, "validation")
 
 
-def test_smoothing_keeps_the_block_means() -> None:
-    coarse = np.random.default_rng(1).uniform(500, 900, (16, 16)).astype(np.float32)
-    smooth = smoothed(coarse.repeat(6, 0).repeat(6, 1), 6)
-    means = smooth.reshape(16, 6, 16, 6).mean((1, 3))
-    assert np.abs(means - coarse).mean() < 8
-    assert np.abs(np.diff(smooth, axis=0)).max() < np.abs(np.diff(coarse, axis=0)).max()
+def batches(folder: Path, smooth: float = 0.8, drop: float = 0.25) -> Batches:
+    mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((12,), 1000.0)
+    return Batches(Crops(load_scenes(folder), 64, 3, smooth), mean, std, drop)
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_crops_with_replicated_bands_become_smooth(folder: Path, smooth: float) -> None:
+    crops = Crops(load_scenes(folder)[:1], 64, 0, smooth)
+    frame, bands, squared = crops.draw()
+    assert frame.shape == (12, 64, 64)
+    assert bands.all()
+    factors = np.array([6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2])
+    assert (squared == ((factors > 1) & bool(smooth))).all()
+    repeats = (np.diff(frame, axis=2) == 0).mean((1, 2))
+    assert (repeats[factors == 6] < 0.1 if smooth else repeats[factors == 6] > 0.8).all()
 
 
 def test_batches_are_normalised_and_repeatable(folder: Path) -> None:
-    mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((12,), 1000.0)
-    draws = [
-        Batches(Crops(load_scenes(folder), 64, 3), mean, std, torch.eye(12)).draw(6)
-        for _ in range(2)
-    ]
+    draws = [batches(folder).draw(6) for _ in range(2)]
     assert torch.equal(draws[0].frames, draws[1].frames)
     assert draws[0].frames.shape == draws[0].counted.shape == (6, 12, 64, 64)
+    assert draws[0].squared.shape == (6, 12)
     assert draws[0].frames.isfinite().all()
+    absent = ~draws[0].counted.any(3).any(2)
+    assert absent.any()
+    assert not draws[0].frames[absent].any()
+
+
+def test_errors_count_where_there_are_pixels_and_as_a_codec_has_them() -> None:
+    frames = torch.zeros(1, 2, 4, 4)
+    counted = torch.ones(1, 2, 4, 4, dtype=torch.bool)
+    counted[0, 0, 0, 0] = False
+    sample = Sample(frames, counted, torch.tensor([[False, True]]))
+    checks = (torch.arange(16).view(4, 4) % 2 * 2 - 1).float()
+    assert sample.square_errors(torch.stack([checks, checks * 0])[None]) == 15
+    assert sample.square_errors(torch.stack([checks * 0, checks])[None]) == 0
+    assert sample.square_errors(torch.stack([checks * 0, checks * 0 + 1])[None]) == 16
+
+
+def test_training_starts_from_what_covariances_say(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = TrainConfig(
+        data=folder, out=tmp_path, crop=64, width=8, lead=4, reach=64, depth=1,
+        coarse=(16, 48), fine=(60, 704),
+    )  # fmt: skip
+    graph = new_state(config).graph
+    source = batches(folder, drop=0)
+    start_from_covariances(graph, source, frames=6)
+    transform = graph.transform
+    turned = transform.turned
+    assert torch.allclose(turned @ turned.mT, torch.eye(12).expand(4, 12, 12), atol=1e-5)
+    assert transform.order.sort().values.tolist() == list(range(768))
+    assert transform.lead_order.sort().values.tolist() == list(range(64))
+    assert (transform.br_a.spread > 0).all()
+    scales = graph.forecast.parts()[1][1].bias.table
+    assert (scales[:, :50] >= scales[:, -50:]).all()
+    with torch.no_grad():
+        sample = source.draw(1)
+        result = graph.eval()(sample.frames, torch.tensor([0.05]))
+    error = sample.square_errors(result.frames) / sample.counted.sum()
+    assert float(error) < 0.05**2
+    assert 0 < float(result.bits) < 16 * sample.frames.numel()
 
 
 def test_bits_of_a_laplacian_sum_to_one() -> None:
@@ -90,7 +136,7 @@ def test_schedule_and_steps_stay_in_their_range() -> None:
 def test_train_stop_go_on_export_and_code(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sizes = {"batch": 2, "crop": 64, "width": 8, "lead": 4}
+    sizes = {"batch": 2, "crop": 64, "width": 8, "lead": 4, "reach": 64, "depth": 1}
     groups = {"coarse": (16, 48), "fine": (60, 704)}
     options = {"data": folder, "out": tmp_path, **sizes, **groups}
     torch.manual_seed(0)

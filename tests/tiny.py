@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from tec_zarr.models.artifact import Artifact
 
 GROUPS = ((8, 56), (12, 20, 156))
-ROWS, CERTAIN = 32, 8
+ROWS, CERTAIN, RARE = 32, 8, 3
+SHIFTS = (2, 0, 1)
+"""Bits of a run that are coded apart, one a rare row: the rows after those that are certain."""
+
 QUALITIES = (30.0, 40.0, 50.0)
 RGB = ("B02", "B03", "B04")
+RARELY_ONE = np.array([1 - 2.0**-10, 2.0**-10 - 2.0**-14])
 
 
 def whole(name: str, shape: tuple[int, ...], scale: float) -> NDArray[np.int32]:
@@ -32,6 +36,24 @@ def whole(name: str, shape: tuple[int, ...], scale: float) -> NDArray[np.int32]:
 
 def laplacian_rows(count: int, certain: int, first_octave: float) -> Tables:
     """Rows a quarter of an octave apart, and one more for a rare flag."""
+    pmf, offsets = _laplacians(count, certain, first_octave)
+    return Tables.from_pmf([*pmf, RARELY_ONE], [*offsets, 0])
+
+
+def sparse_rows() -> Tables:
+    """The rows of a patch model: those above, then runs, their bits and values of rare symbols."""
+    pmf, offsets = _laplacians(ROWS, CERTAIN, -4)
+    pmf.append(RARELY_ONE)
+    pmf += [np.full(30, (1 - 2.0**-12) / 30)] * RARE
+    pmf += [np.full(2**bits, 2.0**-bits) for bits in range(1, max(SHIFTS) + 1)]
+    pmf += [np.array([0.05, 0.4, 0.4, 0.05])] * RARE
+    flat = [0] * (1 + RARE + max(SHIFTS))
+    return Tables.from_pmf(pmf, [*offsets, *flat, *[-2] * RARE])
+
+
+def _laplacians(
+    count: int, certain: int, first_octave: float
+) -> tuple[list[NDArray[np.float64]], list[int]]:
     pmf: list[NDArray[np.float64]] = []
     offsets = []
     for row in range(count):
@@ -41,36 +63,43 @@ def laplacian_rows(count: int, certain: int, first_octave: float) -> Tables:
         weights = np.exp(-distance / scale)
         pmf.append(weights / weights.sum() * (1 if row < certain else 1 - 2.0**-14))
         offsets.append(-reach)
-    pmf.append(np.array([1 - 2.0**-10, 2.0**-10 - 2.0**-14]))
-    return Tables.from_pmf(pmf, [*offsets, 0])
+    return pmf, offsets
 
 
 def orthonormal(name: str, size: int) -> torch.Tensor:
     """A random rotation, rounded to float16 so that linear algebra libraries cannot disagree."""
     rotation, _ = np.linalg.qr(draw(name, (size, size)).astype(np.float64))
-    return torch.from_numpy(rotation.astype(np.float16).astype(np.float32))[:, :, None, None]
+    return torch.from_numpy(rotation.astype(np.float16).astype(np.float32))
+
+
+def shuffled(name: str, size: int, channels: int) -> torch.Tensor:
+    """A random order of frequencies * channels, low frequencies first as a rule."""
+    highest = np.maximum(*np.indices((size, size))).ravel().repeat(channels)
+    return torch.from_numpy(np.argsort(highest + draw(name, highest.shape), kind="stable"))
 
 
 def patch_artifact(bands: tuple[str, ...] = RGB) -> Artifact:
     """A patch model of three bands with a random context network."""
     config = FactorizedConfig(
         bands=bands, layout="patch", width=8, latents=4, qualities=QUALITIES,
-        groups=GROUPS, certain=CERTAIN,
+        reach=48, depth=2, groups=GROUPS, certain=CERTAIN,
     )  # fmt: skip
     model = Factorized(config)
-    inside, coarse = len(bands) * 64, 64
     state = {
         n: torch.from_numpy(draw(n, tuple(v.shape), 0.02)) for n, v in model.state_dict().items()
     }
-    for name, size in (("lin", inside), ("z", coarse)):
-        rotation = orthonormal(name, size)
-        state[f"transform.{name}_a.weight"] = rotation
-        state[f"transform.{name}_s.weight"] = rotation.transpose(0, 1)
+    rotations = [orthonormal(f"turned{group}", len(bands)) for group in range(4)]
+    state["transform.turned"] = torch.stack(rotations)
+    state["transform.order"] = shuffled("order", 8, len(bands))
+    state["transform.lead_order"] = shuffled("lead_order", 4, config.latents)
+    state["transform.shrink.table"] += 1
+    for branch in ("br_a", "br_s"):
+        state[f"transform.{branch}.spread"] = state[f"transform.{branch}.spread"].abs() + 0.01
     state["transform.steps"] = torch.tensor([0.8, 0.2, 0.05])
     state["transform.span"] = torch.tensor([-5.0, 1.0])
     _set_statistics(state, bands)
     model.load_state_dict(state)
-    model.tables = laplacian_rows(ROWS, CERTAIN, -4)
+    model.tables = sparse_rows()
     return model.to_artifact(_integers(), {"summary": "random weights, for tests"}, half=True)
 
 
@@ -105,6 +134,7 @@ def elic_artifact(width: int = 8, groups: tuple[int, ...] = (4, 4, 8)) -> Artifa
         for n, v in model.state_dict().items()
     }
     state["g_a.13.weight"] *= 0.3
+    state["g_s.14.weight"] *= 0.01
     for name in (n for n in state if n.endswith("aggregation.4.bias")):
         state[name] += 1
     _set_statistics(state, S2L2A)
@@ -124,12 +154,16 @@ def _set_statistics(state: dict[str, torch.Tensor], bands: tuple[str, ...]) -> N
     means = dict(zip(S2L2A, MEANS["s2l2a"], strict=True))
     state["mean"] = torch.tensor([means[band] for band in bands])
     state["std"] = torch.full((len(bands),), 1000.0)
-    state["covariance"] = 0.9 * torch.ones(len(bands), len(bands)) + 0.1 * torch.eye(len(bands))
 
 
 def _integers() -> dict[str, NDArray[Any]]:
     codes = len(QUALITIES)
+    runs, bits = ROWS + 1, max(SHIFTS)
     integers: dict[str, NDArray[Any]] = {
+        "prior.chances": (2**24 * np.array([0.03, 0.07, 0.1])).astype(np.int32),
+        "prior.shifts": np.array(SHIFTS, np.int32),
+        "prior.sparse": np.array([runs, runs + RARE, runs + RARE + bits], np.int32),
+        "prior.counts": np.arange(CERTAIN + 2, ROWS, 2, dtype=np.int32),
         "prior.logs": log_table().numpy().astype(np.int16),
         "prior.last": np.array(ROWS - 1, np.int32),
         "prior.upward": whole("upward", (8 * 16, 64), 20),
@@ -140,10 +174,10 @@ def _integers() -> dict[str, NDArray[Any]]:
         for index, channels in enumerate(groups):
             inside = sum(groups[:index]) + (8 if level else 0)
             prefix = f"prior.{level}.{index}."
-            quality = np.arange(codes)[:, None] * 2500 + 8000
-            integers[prefix + "bias"] = whole(prefix, (codes, channels), 800) + quality.astype(
-                np.int32
-            )
+            # Finer steps have larger symbols, later channels smaller ones, down to certain rows.
+            place = sum(groups[:index]) + np.arange(channels)
+            mean = 8000 + 2500 * np.arange(codes)[:, None] - 80 * place
+            integers[prefix + "bias"] = whole(prefix, (codes, channels), 800) + mean.astype("i4")
             if inside:
                 integers[prefix + "weight"] = whole(prefix + "w", (4, inside, 3, 3), 15)
                 integers[prefix + "hidden_bias"] = whole(prefix + "h", (codes, 4), 500)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Wide = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
-LANE_BYTES = 300
+LANE_BYTES = 540
 """Bytes of a stream for each lane: lanes then cost at most half a percent."""
 
 SPARE_LANES = 3

@@ -178,14 +178,13 @@ def _by_quality(mine: Mapping[str, Curve]) -> Table:
 
 def _calibration(mine: Mapping[str, Curve]) -> Table:
     qualities, places = _columns(mine)
-    rows = {
+    misses = {
         source: [
-            _cell(None if (psnr := curve.psnr[at]) is None else psnr - curve.quality[at])
-            for at in places
+            None if (psnr := curve.psnr[at]) is None else psnr - curve.quality[at] for at in places
         ]
         for source, curve in mine.items()
     }
-    return _table("Measured PSNR minus quality, in dB", qualities, rows)
+    return _table("Measured PSNR minus quality, in dB", qualities, _with_median(misses))
 
 
 def _bands(mine: Mapping[str, Curve]) -> Table:
@@ -213,12 +212,11 @@ def _kinds(mine: Mapping[str, Curve]) -> Table:
 def _borders(one: Record) -> Table:
     mine = sweep.curves_of(one)
     qualities, places = _columns(mine)
-    rows = {
-        f"{source}, {what}": [_cell(getattr(curve, name)[at]) for at in places]
-        for source, curve in mine.items()
-        for name, what in (("edge", "all borders"), ("seam", "between tiles"))
-        if any(value is not None for value in getattr(curve, name))
-    }
+    rows: dict[str, list[str]] = {}
+    for name, what in (("edge", "all borders"), ("seam", "between tiles")):
+        values = {source: getattr(curve, name) for source, curve in mine.items()}
+        known = {source: [own[at] for at in places] for source, own in values.items() if any(own)}
+        rows |= {f"{source}, {what}": cells for source, cells in _with_median(known).items()}
     title = f"{one['name']}: mean squared error within 8 pixels of a border over that elsewhere"
     return _table(title, qualities, rows)
 
@@ -245,6 +243,13 @@ def _columns(mine: Mapping[str, Curve]) -> tuple[list[str], list[int]]:
     measured = next(iter(mine.values())).quality
     places = [*range(0, len(measured), -(-len(measured) // 9))]
     return [f"{measured[at]:g}" for at in places], places
+
+
+def _with_median(rows: Mapping[str, list[Cell]]) -> dict[str, list[str]]:
+    """Rows of numbers as cells, and their medians below."""
+    medians = [_median(column) for column in zip(*rows.values(), strict=True)]
+    last = {"median": medians} if rows else {}
+    return {name: [*map(_cell, row)] for name, row in {**rows, **last}.items()}
 
 
 def _median(values: Iterable[Cell]) -> Cell:

@@ -72,7 +72,7 @@ def decode_tiles(units: Units, tiles: Sequence[TileData], shape: Shape, quality:
     model = units.model
     decoder = Decoder(model.tables, [tile.layers[0] for tile in tiles])
     guard = Replay([tile.overrides for tile in tiles])
-    checked = Checked(decoder, guard, len(tiles))
+    checked = Checked(decoder, guard, model.tables, len(tiles))
     coded = model.code(checked, None, _grid(units, (len(tiles), *shape)), quality)
     decoder.finish()
     guard.finish()
@@ -117,7 +117,7 @@ def _write(
     units: Units, coded: Coded, shape: tuple[int, ...], quality: int
 ) -> tuple[list[TileData], Coded]:
     encoder, guard = Encoder(units.model.tables, shape[0]), Recorder(shape[0])
-    checked = Checked(encoder, guard, shape[0])
+    checked = Checked(encoder, guard, units.model.tables, shape[0])
     seen = units.model.code(checked, coded, _grid(units, shape), quality)
     sections = zip(encoder.finish(), guard.finish(), checked.checksums, strict=True)
     return [TileData(layers=(s,), overrides=o, checksum=c) for s, o, c in sections], seen

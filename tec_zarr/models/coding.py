@@ -25,9 +25,11 @@ from tec_zarr.errors import FormatError, TecError
 from tec_zarr.wire import parse_varints, varint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
+
+    from tec_zarr.entropy.tables import Tables
 
 Ints = NDArray[np.int32]
 Wide = NDArray[np.int64]
@@ -134,17 +136,19 @@ class Replay:
 class Checked:
     """A guarded coder that keeps the CRC-32C of each tile's integers, little-endian int32.
 
-    They are what the coder and the guard return, in the order of the calls.
+    They are what the coder and the guard return, in the order of the calls. Symbols in certain rows
+    do not count: how many there are may depend on the other tiles of a batch.
     """
 
-    def __init__(self, coder: Coder, guard: Guard, tiles: int) -> None:
+    def __init__(self, coder: Coder, guard: Guard, tables: Tables, tiles: int) -> None:
         self.coder = coder
-        self._guard = guard
+        self._guard, self._tables = guard, tables
         self.checksums = [0] * tiles
 
     def __call__(self, symbols: Ints | None, rows: Ints) -> Ints:
         known = self.coder(symbols, rows)
-        self._note(known)
+        counted = self._tables.uncertain(rows)
+        self._note(known if counted.all() else map(np.compress, counted, known))
         return known
 
     def guard(self, values: Tensor) -> Tensor:
@@ -153,9 +157,10 @@ class Checked:
         self._note(known.flatten(1).cpu().numpy())
         return known
 
-    def _note(self, integers: Ints) -> None:
-        for tile, values in enumerate(np.ascontiguousarray(integers, "<i4")):
-            self.checksums[tile] = google_crc32c.extend(self.checksums[tile], values.tobytes())
+    def _note(self, integers: Iterable[Ints]) -> None:
+        for tile, values in enumerate(integers):
+            data = values.astype("<i4", copy=False).tobytes()
+            self.checksums[tile] = google_crc32c.extend(self.checksums[tile], data)
 
 
 NONE = np.zeros(0, np.int64)

@@ -129,9 +129,11 @@ class Factorized(Banded):
         """
         harmed = torch.from_numpy(given.whole).bool()
         for before, after in zip(given.maps, seen.maps, strict=True):
-            kept = before[:, :, : after.shape[2]]
+            kept, cut = before.tensor_split([after.shape[2]], 2)
             if not torch.equal(kept, after):
                 harmed |= _is_harm((kept - after).flatten(1)).cpu()
+            if cut.any():
+                harmed |= _is_harm(cut.flatten(1)).cpu()
         return harmed.numpy().astype(np.int32)
 
     def synthesise(self, coded: Coded, quality: int) -> Tensor:

@@ -131,7 +131,7 @@ def _note(release: Release, trained_at: str) -> Path:
 
 
 def _quality_in(path: Path) -> float:
-    match = re.search(r"lambda-(\d+(?:\.\d+)?)", path.stem if path.suffix == ".pt" else path.name)
+    match = re.search(r"lambda-(\d+(?:\.\d+)?)", path.name)
     if match is None:
         raise ConfigError(f"{path.name} does not say its lambda (as in lambda-10.pt): give quality")
     return float(match[1])

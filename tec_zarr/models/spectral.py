@@ -105,7 +105,7 @@ def turns(table: Doubles, noise: float, places: int, default: Doubles) -> Turns:
     ).numpy()
     member = groups().numpy()
     energy = _energy(own[:, member], table)
-    strong = np.stack([energy[:, member == g].mean(1) for g in range(len(EDGES))], 1) > noise / 8
+    strong = np.stack([energy[:, member == g].mean(1) for g in range(len(EDGES))], 1) > noise
     counts = np.minimum(strong.sum(2), default.shape[1] - 1)
     angles = _angles(own @ default.mT, counts)
     turned = _rotated(angles, default)

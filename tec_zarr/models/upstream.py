@@ -66,9 +66,17 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as err:
         raise ModelMismatchError(f"{path} is no checkpoint of PyTorch: {err}") from err
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
+    ):
         raise ModelMismatchError(f"{path} holds other things than tensors by name")
-    return {present_name(name): value.numpy() for name, value in state.items()}
+    return {present_name(name): _array(value) for name, value in state.items()}
+
+
+def _array(value: torch.Tensor) -> NDArray[Any]:
+    """A tensor as an array; floats of any precision as float32, exactly or nearest."""
+    value = value.detach()
+    return (value.float() if value.is_floating_point() else value).contiguous().numpy()
 
 
 def digest(path: Path) -> str:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tec_zarr.train.data import Batches, Sample
     from tec_zarr.train.graph import TrainGraph
 
-STEPS = (48.0, 192.0, 768.0)
-"""Quantisation steps that are looked at, in digital numbers: about 52, 43 and 36 dB."""
+STEPS = (96.0, 384.0, 1536.0)
+"""Quantisation steps that are looked at, in digital numbers: high, middle and low quality."""
 
 FRAMES = 8
 PEAK = 10000.0

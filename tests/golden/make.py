@@ -14,10 +14,12 @@ from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.models.artifact import load
 from tests.golden.symbols import integers_of
-from tests.tiny import RGB, patch_artifact, strided_artifact
+from tests.tiny import RGB, elic_artifact, patch_artifact, strided_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tec_zarr.models.artifact import Artifact
 
 FOLDER = Path(__file__).parent
 
@@ -43,6 +45,18 @@ def holed(*shape: int) -> NDArray[np.uint16]:
     return chunk
 
 
+def replicated(*shape: int) -> NDArray[np.uint16]:
+    """A scene whose bands are constant in squares of 2x2 and 6x6 pixels at some phase."""
+    chunk = scene(*shape)
+    y, x = np.arange(shape[-2]), np.arange(shape[-1])
+    for band, (factor, up, left) in ((1, (2, 0, 1)), (2, (6, 4, 3))):
+        rows = np.maximum((y - up) // factor * factor + up, 0)
+        columns = np.maximum((x - left) // factor * factor + left, 0)
+        chunk[..., band, :, :] = chunk[..., band, :, :][..., rows, :][..., columns]
+    chunk[..., :9, 40:60] = 0
+    return chunk
+
+
 def reflectance(*shape: int) -> NDArray[np.float32]:
     """Reflectance of baseline 04.00 with NaN for nodata."""
     values = (scene(*shape) + np.float32(1000)) / np.float32(10000)
@@ -55,6 +69,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "patch-three-frames": lambda: (scene(3, 3, 64, 64), {"quality": 30}),
     "patch-edge-tiles": lambda: (scene(1, 3, 70, 150), {"quality": 50, "tile": 64}),
     "patch-some-nodata": lambda: (holed(2, 3, 64, 75), {}),
+    "patch-replicated": lambda: (replicated(2, 3, 150, 80), {"tile": 64}),
     "patch-all-nodata": lambda: (np.zeros((1, 3, 512, 512), np.uint16), {}),
     "patch-int16-big-endian": lambda: (
         (scene(3, 80, 64).astype(">i2") - 500).astype(">i2"),
@@ -73,22 +88,38 @@ CASES: dict[str, Callable[[], Case]] = {
         {"measure": True},
     ),
     "strided": lambda: (scene(1, 12, 40, 50), {"model": "strided", "quality": 10, "bands": None}),
+    "elic-edge-tiles": lambda: (
+        scene(1, 12, 33, 140),
+        {"model": "elic", "quality": 10, "bands": None, "tile": 64},
+    ),
+    "elic-three-frames": lambda: (
+        scene(3, 12, 40, 48),
+        {"model": "elic", "quality": 10, "bands": None},
+    ),
+}
+
+ARTIFACTS: dict[str, Callable[[], Artifact]] = {
+    "patch": patch_artifact,
+    "strided": strided_artifact,
+    "elic": elic_artifact,
 }
 
 
 def main() -> None:
-    """Write one case, or the artifacts that all cases share."""
+    """Write one case, or those of the artifacts that all cases share which are not there yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("version", choices=["v1"])
     parser.add_argument("case", choices=[*CASES, "artifacts"])
     options = parser.parse_args()
     target = FOLDER / options.version / options.case
-    target.mkdir(parents=True)
-    if options.case == "artifacts":
-        patch_artifact().save(target / "patch.tec.safetensors")
-        strided_artifact().save(target / "strided.tec.safetensors")
-    else:
+    target.mkdir(parents=True, exist_ok=options.case == "artifacts")
+    if options.case != "artifacts":
         write(target, *CASES[options.case]())
+        return
+    for name, make in ARTIFACTS.items():
+        path = target / f"{name}.tec.safetensors"
+        if not path.exists():
+            make().save(path)
 
 
 def write(target: Path, chunk: NDArray[Any], changes: dict[str, Any]) -> None:

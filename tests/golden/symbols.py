@@ -33,5 +33,6 @@ def integers_of(data: bytes) -> dict[str, NDArray[Any]]:
         if masks is not None:
             found[f"mask{index}"] = masks
         for level, symbols in enumerate(coded.maps):
-            found[f"symbols{index}.{level}"] = symbols.numpy()
+            if not symbols.is_floating_point():
+                found[f"symbols{index}.{level}"] = symbols.numpy()
     return found
