@@ -182,7 +182,9 @@ def test_commands_do_not_take_models_for_data(
     (model,) = found.models
     assert (model.place, model.identity) == (f"{GROUP}/{writer['model']}", writer["model"])
     assert model.stored_bytes > len(registry.content(writer["model"])[1])
-    assert writer["model"][:12] in run("info", place)
+    told = run("info", place)
+    assert writer["model"][:12] in told
+    assert "of it are models" in told
     assert "no problems" in run("verify", place, plain)
     run("decompress", place, tmp_path / "again.zarr")
     assert GROUP not in zarr.open_group(tmp_path / "again.zarr", mode="r")

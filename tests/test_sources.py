@@ -171,6 +171,9 @@ def test_a_model_is_trained_on_an_archive(tmp_path: Path, monkeypatch: pytest.Mo
     identity = run("models", "add", model).strip()
     assert f"{model}: model {identity}" in told
     assert len(registry.content(identity)[1]) == model.stat().st_size
+    shown = run("models", "show", identity)
+    assert '"data": "a.zarr"' in shown
+    assert f'"{tmp_path}' not in shown
     run("train", tmp_path / "a.zarr", tmp_path / "more", "--from", identity, *options)
     assert identity not in run("models", "add", tmp_path / "more" / model.name)
     training_plot(tmp_path / "out" / "log.jsonl", tmp_path / "log.png")

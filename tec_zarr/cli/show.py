@@ -32,7 +32,9 @@ def size_line(place: str, found: StoreInfo | ChunkInfo) -> str:
     """One line on how big something is."""
     ratio = found.raw_bytes / max(1, found.stored_bytes)
     sizes = f"{_size(found.raw_bytes)} of values in {_size(found.stored_bytes)}"
-    return f"{place}: {sizes}, {ratio:.1f} times smaller"
+    carried = sum(model.stored_bytes for model in getattr(found, "models", ()))
+    models = f"; {_size(carried)} of it are models" if carried else ""
+    return f"{place}: {sizes}, {ratio:.1f} times smaller{models}"
 
 
 def store(found: StoreInfo) -> Iterator[Line]:

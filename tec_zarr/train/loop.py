@@ -211,8 +211,6 @@ def _state(value: object) -> object:
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
-    """The run as plain JSON, for the model card."""
-    return {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in asdict(config).items()
-    }
+    """The run as plain JSON, for the model card; folders by their names, not where they lie."""
+    places = {"data": Path(str(config.data)).name, "out": config.out.name}
+    return asdict(config) | places
