@@ -35,7 +35,7 @@ from tec_zarr.evaluate.frames import DATA_VARIABLE, Wanted, load_frames
 from tec_zarr.models import artifact as artifacts
 from tec_zarr.models.coding import BAND, Checked, Recorder, Replay
 from tec_zarr.models.pixels import Units
-from tec_zarr.models.registry import SUFFIX
+from tec_zarr.models.shelf import SUFFIX
 from tec_zarr.tiling import padded
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import zarr
 from packaging.version import Version
 
 from tec_zarr.bands import resolve_bands
+from tec_zarr.carried import carry
 from tec_zarr.codec import check_config
 from tec_zarr.config import NAN, OPTIONS, TecConfig, TecOptions
 from tec_zarr.errors import ConfigError
@@ -131,6 +132,7 @@ class TecAccessor:
         chunks: Sizes = None,
         shards: Sizes = None,
         allow_recompress: bool = False,
+        embed_model: bool = False,
         **options: Any,  # noqa: ANN401 - passed on
     ) -> Any:  # noqa: ANN401 - what xarray returns
         """Write the dataset with its images compressed and everything else as it is.
@@ -139,7 +141,8 @@ class TecAccessor:
         `xr.Dataset.to_zarr` (mode, group, append_dim, region, compute, ...); `encoding` is for
         variables that are no images. What is an image and what is derived from it: see
         `tec_zarr.encoding`. Dask arrays are rechunked to the chunks (or shards) where they must be.
-        Model and quality are noted in the attributes compression_*.
+        Model and quality are noted in the attributes compression_*. `embed_model` puts the model's
+        artifact into the group (see `tec_zarr.carried`), for readers whose package lacks it.
 
         Raises `ConfigError` where the result would silently be wrong or poor: no image at all, an
         image that was decoded from TEC (copy the archive, or `allow_recompress=True`), and regions
@@ -148,21 +151,18 @@ class TecAccessor:
         given = cast("TecOptions", {key: options.pop(key) for key in OPTIONS if key in options})
         found = images(self._dataset)
         _check_images(self._dataset, found, allow_recompress=allow_recompress)
+        if embed_model and store is None:
+            raise ConfigError("to embed the model, give a store")
         if options.get("append_dim") is not None or options.get("region") is not None:
-            return _extend(self._dataset, store, given, options)
-        layout: Any = {"zarr_format": zarr_format, "chunks": chunks, "shards": shards}
-        settings = encoding(self._dataset, **layout, **given)
-        others = dict(options.pop("encoding", None) or {})
-        if clash := sorted(settings.keys() & others.keys()):
-            raise ConfigError(f"{clash} are images: give chunks and options without encoding=")
-        units = {name: own.get("shards") or own["chunks"] for name, own in settings.items()}
-        ready = _ready(self._dataset, units)
-        if zarr_format == 3:
-            _drop_moot_fill_values(ready)
-        for name, own in settings.items():
-            ready[name].attrs.update(_provenance(cast("TecConfig", codec_in(own))))
-        settings |= others
-        return ready.to_zarr(store, zarr_format=zarr_format, encoding=settings, **options)
+            written, codecs = _extend(self._dataset, store, given, options)
+        else:
+            layout: Any = {"zarr_format": zarr_format, "chunks": chunks, "shards": shards}
+            settings = encoding(self._dataset, **layout, **given)
+            codecs = [cast("TecConfig", codec_in(own)) for own in settings.values()]
+            written = _write(self._dataset, store, settings, options | {"zarr_format": zarr_format})
+        if embed_model:
+            carry(store, codecs, options.get("group"), options.get("storage_options"))
+        return written
 
 
 def _check_images(
@@ -217,20 +217,45 @@ def _provenance(codec: TecConfig) -> dict[str, Any]:
     }
 
 
-def _extend(dataset: xr.Dataset, store: Any, given: TecOptions, options: dict[str, Any]) -> Any:  # noqa: ANN401 - as to_zarr
-    """Write into arrays that exist: whole chunks only, with the codec that they have."""
+def _write(
+    dataset: xr.Dataset,
+    store: Any,  # noqa: ANN401 - as to_zarr
+    settings: dict[str, Encoding],
+    options: dict[str, Any],
+) -> Any:  # noqa: ANN401 - as to_zarr
+    """Write arrays anew, images with these settings."""
+    others = dict(options.pop("encoding", None) or {})
+    if clash := sorted(settings.keys() & others.keys()):
+        raise ConfigError(f"{clash} are images: give chunks and options without encoding=")
+    units = {name: own.get("shards") or own["chunks"] for name, own in settings.items()}
+    ready = _ready(dataset, units)
+    if options["zarr_format"] == 3:
+        _drop_moot_fill_values(ready)
+    for name, own in settings.items():
+        ready[name].attrs.update(_provenance(cast("TecConfig", codec_in(own))))
+    return ready.to_zarr(store, encoding=settings | others, **options)
+
+
+def _extend(
+    dataset: xr.Dataset,
+    store: Any,  # noqa: ANN401 - as to_zarr
+    given: TecOptions,
+    options: dict[str, Any],
+) -> tuple[Any, list[TecConfig]]:
+    """Write into arrays that exist: whole chunks only, with their codecs, which are returned."""
     storage = options.get("storage_options")
     group = zarr.open_group(store, mode="r", path=options.get("group"), storage_options=storage)
     units: dict[str, tuple[int, ...]] = {}
+    codecs = []
     for name, variable in images(dataset).items():
         if name not in group:
             raise ConfigError(f"{name!r} is not in the store: write it whole first, with mode='a'")
         array = cast("zarr.Array[Any]", group[name])
-        _check_codec(name, variable, _codec_of(array), given)
+        codecs.append(_check_codec(name, variable, _codec_of(array), given))
         units[name] = array.shards or array.chunks
         check_aligned(name, *_place(variable, array.shape, options), units[name])
     ready = _ready(dataset, units)
-    return ready.to_zarr(store, zarr_format=group.metadata.zarr_format, **options)
+    return ready.to_zarr(store, zarr_format=group.metadata.zarr_format, **options), codecs
 
 
 def _codec_of(array: zarr.Array[Any]) -> TecConfig | None:
@@ -240,8 +265,8 @@ def _codec_of(array: zarr.Array[Any]) -> TecConfig | None:
 
 def _check_codec(
     name: str, variable: xr.DataArray, codec: TecConfig | None, given: TecOptions
-) -> None:
-    """Refuse what would be ignored: the array in the store has its codec already."""
+) -> TecConfig:
+    """The codec of an array in the store; what would be ignored because of it is refused."""
     if codec is None:
         raise ConfigError(f"{name!r} is stored without TEC; use xr.Dataset.to_zarr to extend it")
     wanted = TecConfig(**given)
@@ -252,6 +277,7 @@ def _check_codec(
         raise ConfigError(
             f"{name!r} has the bands {labels}, in the store are others: {codec.bands}"
         )
+    return codec
 
 
 def _place(

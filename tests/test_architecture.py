@@ -28,7 +28,7 @@ RANK = {
             "container window mask replication config runtime residual samples",
             "models images",
             "codec",
-            "numcodec serializer",
+            "numcodec serializer carried",
             "cube evaluate",
             "archive stac",
             "ingest train inpaint",

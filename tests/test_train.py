@@ -15,9 +15,9 @@ from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.errors import ConfigError
 from tec_zarr.models import registry
-from tec_zarr.train import __main__ as command
 from tec_zarr.train.data import Batches, Crops, Sample, is_replicated, load_scenes
 from tec_zarr.train.export import ROWS, sparse_rows, tables_of
+from tec_zarr.train.fit import pack
 from tec_zarr.train.forecast import laplace_bits
 from tec_zarr.train.loop import TrainConfig, draw_steps, new_state, schedule, train
 from tec_zarr.train.start import start_from_covariances
@@ -169,7 +169,7 @@ def test_train_stop_go_on_export_and_code(
     checkpoint = train(config)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [2, 4]
-    identity = command.pack(checkpoint, config, 20)
+    identity = pack(checkpoint, config, 20)
     monkeypatch.setenv("TEC_ZARR_MODELS", str(tmp_path))
     registry.forget()
     chunk = np.load(folder / "a.npz")["data"]

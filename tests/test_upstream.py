@@ -14,7 +14,7 @@ from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.entropy import exact, tables
 from tec_zarr.errors import ConfigError, ModelMismatchError, ModelNotFoundError
-from tec_zarr.models import official, registry, upstream
+from tec_zarr.models import official, registry, shelf, upstream
 from tec_zarr.models.bottleneck import Bottleneck
 from tec_zarr.models.correlation import correlation
 from tec_zarr.models.elic import Elic, ElicConfig
@@ -367,4 +367,4 @@ def test_files_are_added_on_the_command_line(tmp_path: Path) -> None:
     converted = CliRunner().invoke(app, ["models", "convert", str(plain), "--quality", "10"])
     assert added.exit_code == converted.exit_code == 0
     assert added.output == converted.output
-    assert registry.cached(added.output.strip())
+    assert shelf.cached(added.output.strip())

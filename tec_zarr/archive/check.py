@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tec_zarr.archive.chunks import codec_of, is_direct, objects, places
+from tec_zarr.archive.models import check_model
 from tec_zarr.archive.stores import arrays_of, open_group
+from tec_zarr.carried import carried
 from tec_zarr.codec import decode_chunk
 from tec_zarr.errors import FormatError
 from tec_zarr.evaluate.metrics import Distortion
@@ -83,17 +85,20 @@ def verify(
 ) -> Report:
     """Read every chunk of a store, check all its checksums, and compare it with its source.
 
-    Whatever is damaged is reported, and the rest is checked all the same. Arrays without TEC are
-    read as well, and must equal those of the source. Raises TecError only if one of the stores
-    cannot be opened.
+    The models that it carries are compared with their hashes. Whatever is damaged is reported, and
+    the rest is checked all the same. Arrays without TEC are read as well, and must equal those of
+    the source. Raises TecError only if one of the stores cannot be opened.
     """
-    arrays = arrays_of(open_group(place))
+    group = open_group(place)
+    arrays, models = arrays_of(group), carried(group)
     originals = {} if source is None else arrays_of(open_group(source))
-    count = _Counter(sum(1 for array in arrays.values() for _ in objects(array)), progress)
+    total = sum(1 for array in arrays.values() for _ in objects(array)) + len(models)
+    count = _Counter(total, progress)
     reports = [
         _verify_array(_Pair(name, array, originals.get(name)), count)
         for name, array in arrays.items()
     ]
+    reports += [_verify_model(name, array, count) for name, array in models.items()]
     lost = sorted(originals.keys() - arrays.keys())
     return Report(tuple(reports), tuple(Problem(name, "", "is not in the store") for name in lost))
 
@@ -146,6 +151,19 @@ class _Pair:
             return []
         kinds = f"{array.dtype} {array.shape}, in the source {original.dtype} {original.shape}"
         return [self.problem("", f"is {kinds}: not compared")]
+
+
+def _verify_model(name: str, array: Array, count: _Counter) -> ArrayReport:
+    problems: tuple[Problem, ...] = ()
+    try:
+        check_model(name, array)
+    except Exception as err:  # noqa: BLE001 - other codecs raise what they like; check the rest
+        problems = (Problem(name, "", str(err)),)
+    count.step()
+    read = 0 if problems else 1
+    return ArrayReport(
+        name=name, lossy=False, read=read, missing=0, problems=problems, distortion=None
+    )
 
 
 def _verify_array(pair: _Pair, count: _Counter) -> ArrayReport:

@@ -13,6 +13,7 @@ from tec_zarr import container
 from tec_zarr.archive.chunks import codec_of, is_direct, objects, places
 from tec_zarr.archive.stores import arrays_of, local, open_group
 from tec_zarr.cards import name_of
+from tec_zarr.carried import carried
 from tec_zarr.errors import FormatError
 
 if TYPE_CHECKING:
@@ -74,15 +75,33 @@ class Contents:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CarriedInfo:
+    """A model that a store carries."""
+
+    place: str
+    """Path of its array in the store."""
+
+    identity: str
+    """Hash of its artifact, in hex, as the array's name says; `verify` checks it."""
+
+    name: str | None
+    """Its name, if this release knows the hash."""
+
+    stored_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreInfo:
     """A store."""
 
     zarr_format: int
     arrays: tuple[ArrayInfo, ...]
+    models: tuple[CarriedInfo, ...] = ()
 
     @property
     def stored_bytes(self) -> int:
-        return sum(array.stored_bytes for array in self.arrays)
+        models = sum(model.stored_bytes for model in self.models)
+        return models + sum(array.stored_bytes for array in self.arrays)
 
     @property
     def raw_bytes(self) -> int:
@@ -123,7 +142,14 @@ def info(place: Location, progress: Progress | None = None) -> StoreInfo | Chunk
         seen.append(_array_info(name, array))
         if progress:
             progress(sum(math.prod(arrays[one.name].cdata_shape) for one in seen), total)
-    return StoreInfo(zarr_format=group.metadata.zarr_format, arrays=tuple(seen))
+    models = tuple(_carried_info(path, array) for path, array in carried(group).items())
+    return StoreInfo(zarr_format=group.metadata.zarr_format, arrays=tuple(seen), models=models)
+
+
+def _carried_info(path: str, array: Array) -> CarriedInfo:
+    identity = path.split("/")[-1]
+    stored = array.nbytes_stored()
+    return CarriedInfo(place=path, identity=identity, name=name_of(identity), stored_bytes=stored)
 
 
 def _chunk_info(path: Path) -> ChunkInfo:

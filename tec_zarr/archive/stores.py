@@ -16,6 +16,7 @@ import zarr
 from packaging.version import Version
 from zarr.errors import BaseZarrError
 
+from tec_zarr.carried import is_carried
 from tec_zarr.errors import ConfigError, TecError
 
 if TYPE_CHECKING:
@@ -56,21 +57,26 @@ def open_group(place: Location) -> zarr.Group:
 
 
 def arrays_of(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
-    """All arrays below a group, by path from it."""
+    """All arrays below a group, by path from it, but for models that it carries."""
     members = group.members(max_depth=None)
-    found = {name: member for name, member in members if isinstance(member, zarr.Array)}
+    found = {
+        name: member
+        for name, member in members
+        if isinstance(member, zarr.Array) and not is_carried(name)
+    }
     return dict(sorted(found.items()))
 
 
 def open_datasets(place: Location) -> dict[str, xr.Dataset]:
-    """All groups of a store as lazy datasets, by path; the root is "".
+    """All groups of a store with data as lazy datasets, by path; the root is "".
 
     Values are as stored and attributes as written: nothing is scaled, masked or turned into times.
     Raises TecError if a group cannot be opened, ConfigError without dask.
     """
     root = open_group(place)
     members = root.members(max_depth=None)
-    paths = ["", *sorted(name for name, member in members if isinstance(member, zarr.Group))]
+    groups = {name for name, member in members if isinstance(member, zarr.Group)}
+    paths = ["", *sorted(name for name in groups if not is_carried(name))]
     return {path: _open_dataset(place, path) for path in paths}
 
 

@@ -22,6 +22,8 @@ from tec_zarr.archive.stores import (
     open_datasets,
     open_group,
 )
+from tec_zarr.carried import carry
+from tec_zarr.config import TecConfig
 from tec_zarr.cube import codec_in
 from tec_zarr.errors import ConfigError, FormatError
 from tec_zarr.images import images
@@ -48,6 +50,7 @@ def compress(  # noqa: PLR0913 - one operation and how to report it
     chunks: Sizes = None,
     shards: Sizes = None,
     overwrite: bool = False,
+    embed_model: bool = False,
     progress: Progress | None = None,
     **options: Unpack[TecOptions],
 ) -> None:
@@ -55,8 +58,8 @@ def compress(  # noqa: PLR0913 - one operation and how to report it
 
     Images of all groups are compressed by the rules of `tec_zarr.encoding`; all other variables,
     the coordinates and all attributes are stored as they are. `options` are those of `TEC` (model,
-    quality, nodata, ...), `chunks` and `shards` those of `.tec.to_zarr`. The target appears when it
-    is complete.
+    quality, nodata, ...), `chunks` and `shards` those of `.tec.to_zarr`. `embed_model` puts the
+    model into the archive. The target appears when it is complete.
 
     Raises ConfigError if there is no image, if the target exists, and where the result would be
     wrong or unreadable; TecError if the source cannot be opened.
@@ -76,6 +79,8 @@ def compress(  # noqa: PLR0913 - one operation and how to report it
             else:
                 plain = _without_storage(group, zarr_format)
                 pending.append(plain.to_zarr(store, zarr_format=zarr_format, **place))
+        if embed_model:
+            carry(store, [TecConfig(**options)])
         _finish(store, pending, progress)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from tec_zarr import archive
-from tec_zarr.cli import models, show
+from tec_zarr.cli import models, show, train
 from tec_zarr.config import TecConfig
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models.app, name="models")
+app.command()(train.train)
 # A pipe has no width: let tables be as wide as they are.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 DEFAULT = TecConfig()
@@ -79,6 +80,9 @@ def compress(  # noqa: PLR0913 - the options of one command
     scale: Annotated[
         float | None, typer.Option(help="Digital numbers per stored unit; 10000 for reflectances.")
     ] = None,
+    embed_model: Annotated[
+        bool, typer.Option("--embed-model", help="Put the model into DST, for other readers.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Compress the images of a store; copy all else as it is."""
@@ -94,6 +98,7 @@ def compress(  # noqa: PLR0913 - the options of one command
             chunks=_sizes("chunks", chunks),
             shards=_sizes("shards", shards),
             overwrite=overwrite,
+            embed_model=embed_model,
             progress=progress,
             **options,
         )

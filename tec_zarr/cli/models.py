@@ -1,4 +1,4 @@
-"""`tec-zarr models`: list the named ones, add files of others."""
+"""`tec-zarr models`: list and show those at hand, add others."""
 
 from __future__ import annotations
 
@@ -7,28 +7,53 @@ from typing import Annotated
 
 import typer
 
-from tec_zarr.cards import cards
 from tec_zarr.cli import show
 
-app = typer.Typer(help="List models that have a name; add and convert others.")
+app = typer.Typer(help="List models, show one; add and convert others.")
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A file on this machine.")]
 
 
 @app.callback(invoke_without_command=True)
-def _list(context: typer.Context) -> None:
+def _default(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        from tec_zarr.cli.app import out
+        list_models()
 
-        out.print(show.models(cards().values()))
+
+@app.command("list")
+def list_models() -> None:
+    """List the models at hand: bundled, added to the cache, or named by TEC_ZARR_MODELS."""
+    from tec_zarr.cli.app import out
+    from tec_zarr.models.catalogue import catalogue
+
+    out.print(show.models(catalogue()))
+
+
+@app.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="Name of a model, or first digits of its hash.")],
+) -> None:
+    """Check a model's file, and show what it is and what its card says."""
+    from tec_zarr.cli.app import out
+    from tec_zarr.models.catalogue import find
+
+    out.print(show.model(find(name)))
 
 
 @app.command()
-def add(file: File) -> None:
-    """Add an artifact, or a published checkpoint (.pt), to this user's cache."""
-    from tec_zarr.models import registry
+def add(
+    place: Annotated[
+        str, typer.Argument(metavar="STORE_OR_FILE", help="An archive, an artifact, or a .pt file.")
+    ],
+) -> None:
+    """Add to this user's cache the models that an archive carries, or a file.
 
-    typer.echo(registry.add(file))
+    Files are artifacts or published checkpoints (.pt). Hashes are checked, no code is run.
+    """
+    from tec_zarr import archive
+
+    for identity in archive.add_models(place):
+        typer.echo(identity)
 
 
 @app.command()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
+from tec_zarr.bands import ORDERS
 from tec_zarr.cards import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tec_zarr.archive import ArrayInfo, ArrayReport, ChunkInfo, Report, StoreInfo
-    from tec_zarr.cards import Card
     from tec_zarr.container import Header
+    from tec_zarr.models.catalogue import Entry
 
     Line = str | Table
 
@@ -29,7 +32,9 @@ def size_line(place: str, found: StoreInfo | ChunkInfo) -> str:
     """One line on how big something is."""
     ratio = found.raw_bytes / max(1, found.stored_bytes)
     sizes = f"{_size(found.raw_bytes)} of values in {_size(found.stored_bytes)}"
-    return f"{place}: {sizes}, {ratio:.1f} times smaller"
+    carried = sum(model.stored_bytes for model in getattr(found, "models", ()))
+    models = f"; {_size(carried)} of it are models" if carried else ""
+    return f"{place}: {sizes}, {ratio:.1f} times smaller{models}"
 
 
 def store(found: StoreInfo) -> Iterator[Line]:
@@ -42,6 +47,10 @@ def store(found: StoreInfo) -> Iterator[Line]:
     yield table
     for array in found.arrays:
         yield from _codec(array)
+    for model in found.models:
+        known = f"{model.name}, " if model.name else ""
+        digits = model.identity[:HASH_DIGITS]
+        yield f"{model.place}: {known}hash {digits}, {_size(model.stored_bytes)}"
 
 
 def _codec(array: ArrayInfo) -> Iterator[str]:
@@ -126,13 +135,52 @@ def _errors(array: ArrayReport) -> tuple[str, ...]:
     return f"{errors.max_error:g}", f"{errors.rmse:.2f}", f"{errors.psnr:.2f}"
 
 
-def models(known: Iterable[Card]) -> Table:
-    """All named models."""
-    table = _table("name", "family", "bands", "hash", "")
-    for card in known:
-        row = (card.name, card.family, card.bands, card.identity[:HASH_DIGITS], card.summary)
-        table.add_row(*row)
+def models(known: Iterable[Entry]) -> Table:
+    """Models that are at hand."""
+    table = _table("name", "family", "bands", "qualities", "size", "hash", "where", "")
+    for entry in known:
+        what = (entry.name, entry.family, _bands(entry.bands), _range(entry.qualities))
+        where = (_size(entry.size), entry.identity[:HASH_DIGITS], entry.place)
+        table.add_row(*map(_plain, (*what, *where, entry.problem or _summary(entry))))
     return table
+
+
+def model(entry: Entry) -> Table:
+    """A model and its card."""
+    fields = {
+        "name": entry.name,
+        "family": entry.family,
+        "bands": " ".join(map(str, entry.bands)),
+        "qualities": _range(entry.qualities),
+        "hash": entry.identity,
+        "file": f"{entry.path}, {_size(entry.size)}",
+    }
+    table = _table("", "")
+    for name, value in (fields | {key: _prose(value) for key, value in entry.card.items()}).items():
+        table.add_row(_plain(name), _plain(value))
+    return table
+
+
+def _summary(entry: Entry) -> str:
+    return str(entry.card.get("summary", ""))
+
+
+def _prose(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, indent=1)
+
+
+def _plain(text: str) -> Text:
+    """Text of others, which must not talk to the terminal."""
+    return Text("".join(c if c.isprintable() or c == "\n" else "?" for c in text))
+
+
+def _bands(bands: tuple[str, ...]) -> str:
+    return next((name for name, order in ORDERS.items() if order == bands), " ".join(bands))
+
+
+def _range(qualities: tuple[float, ...]) -> str:
+    shown = [f"{quality:g}" for quality in qualities]
+    return ", ".join(shown) if len(shown) < 8 else f"{shown[0]} to {shown[-1]} ({len(shown)})"
 
 
 def _table(*columns: str) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,31 @@ def _ratio_panel(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
 def _drawn(values: Iterable[float | None]) -> list[float]:
     """Gaps where there is no value."""
     return [math.nan if value is None else value for value in values]
+
+
+def training_plot(log: Path, path: Path) -> None:
+    """Draw the log of a training run (`log.jsonl`): rate and PSNR on held-out frames over steps.
+
+    Raises TecError if there is no such log, or none with held-out frames.
+    """
+    try:
+        records = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+        places = [record["step"] for record in records]
+        held = [record["held_out"] for record in records]
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise TecError(f"{log} is no log of a training run: {err!r}") from err
+    figure = _figure(12, 3.6)
+    loss = figure.add_subplot(1, 3, 1, title="training", xlabel="step", ylabel="loss")
+    loss.plot(places, [record["loss"] for record in records])
+    panels = {"bits_per_pixel": "bits per pixel of all bands", "psnr": "PSNR in dB (peak 10000)"}
+    for column, (measure, label) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, 3, column + 2, title="held out", xlabel="step", ylabel=label)
+        for curve in zip(*held, strict=True):
+            values = [point[measure] for point in curve]
+            axes.plot(places, values, label=f"quantisation step {curve[0]['step']:g}")
+        axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize="small")
+    _write(figure, path)
 
 
 def comparison_picture(original: Pixels, decoded: Pixels, path: Path, title: str = "") -> None:

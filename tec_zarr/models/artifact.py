@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +22,15 @@ from safetensors.numpy import save_file
 from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
 VERSION = 1
 """Version of the artifact format; readers refuse a newer one."""
+
+UNREADABLE = (SafetensorError, OSError, KeyError, TypeError, AttributeError, RecursionError)
+"""What is raised for files that are no artifacts, by safetensors, NumPy and the JSON in them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,24 +67,56 @@ class Artifact:
 def load(path: Path) -> Artifact:
     """Read an artifact file.
 
-    Raises ModelNotFoundError if there is no such file, ModelMismatchError if it is no artifact, or
-    of a version that this release does not read.
+    Takes as much memory as the file is large. Raises ModelNotFoundError if there is no such file,
+    ModelMismatchError if it is no artifact, or of a version that this release does not read.
     """
+    with _described(path) as (file, fields, card):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    return Artifact(fields, tensors, card)
+
+
+def loads(data: bytes) -> Artifact:
+    """Read the content of an artifact file. Raises as `load`."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "artifact"
+        path.write_bytes(data)
+        return load(path)
+
+
+def head(path: Path) -> Artifact:
+    """Fields and card of an artifact file; its tensors are not read. Raises as `load`."""
+    with _described(path) as (_, fields, card):
+        return Artifact(fields, {}, card)
+
+
+def check(loaded: Artifact, identity: str) -> None:
+    """Raise ModelMismatchError if an artifact has another hash."""
+    found = loaded.identity()
+    if found != identity:
+        raise ModelMismatchError(
+            f"it should be model {identity[:16]} but is {found[:16]}: it was changed"
+        )
+
+
+@contextmanager
+def _described(path: Path) -> Iterator[tuple[Any, dict[str, Any], dict[str, Any]]]:
+    """An open file of tensors, and the fields and the card in its metadata."""
     if not path.is_file():
         raise ModelNotFoundError(f"there is no artifact file {path}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-        fields, card = json.loads(metadata["fields"]), json.loads(metadata["card"])
-    except (SafetensorError, KeyError, json.JSONDecodeError, TypeError) as err:
+            fields, card = json.loads(metadata["fields"]), json.loads(metadata["card"])
+            if not isinstance(fields, dict) or not isinstance(card, dict):
+                raise TypeError("fields and card are no JSON objects")
+            if fields.get("version") == VERSION:
+                yield file, fields, card
+                return
+    except (*UNREADABLE, json.JSONDecodeError) as err:
         raise ModelMismatchError(f"{path} is no TEC artifact: {err}") from err
-    version = fields.get("version") if isinstance(fields, dict) else None
-    if version != VERSION:
-        raise ModelMismatchError(
-            f"{path} has artifact version {version}; this release reads {VERSION}"
-        )
-    return Artifact(fields, tensors, card)
+    raise ModelMismatchError(
+        f"{path} has artifact version {fields.get('version')}; this release reads {VERSION}"
+    )
 
 
 def _canonical(value: object) -> bytes:

@@ -16,7 +16,7 @@ from torch import Tensor
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
-from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
+from tec_zarr.models.model import TABLE_FIELDS, Banded, check_weights, configured, take_tables
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
 from tec_zarr.models.sparse import Sparse
 from tec_zarr.models.transforms import MOST_MISSED, PatchTransform, StridedTransform
@@ -155,14 +155,15 @@ class Factorized(Banded):
         """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
         config = _config(artifact.fields["config"])
         tensors = dict(artifact.tensors)
-        model = cls(config)
-        model.tables = take_tables(tensors)
+        if config.depth > len(tensors):
+            raise ModelMismatchError(f"{len(tensors)} tensors make no {config.depth} layers")
+        tables = take_tables(tensors)
         integers = {name: tensors.pop(name) for name in list(tensors) if name.startswith("prior.")}
         weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
-        try:
-            model.load_state_dict(weights, strict=True)
-        except RuntimeError as err:
-            raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
+        check_weights(lambda: cls(config), weights)
+        model = cls(config)
+        model.load_state_dict(weights, strict=True)
+        model.tables = tables
         device = device or torch.device("cpu")
         model.set_priors(integers, device)
         model.identity = bytes.fromhex(artifact.identity())[:16]

@@ -11,7 +11,7 @@ from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import FormatError, ModelMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -122,6 +122,25 @@ def configured(kind: type[Config], values: Mapping[str, Any]) -> Config:
         return kind(**{name: _tupled(value) for name, value in values.items()})
     except TypeError as err:
         raise ModelMismatchError(f"the artifact's configuration does not fit: {err}") from err
+
+
+def check_weights(make: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> None:
+    """Raise ModelMismatchError unless the weights are those of the module that `make` makes.
+
+    Takes no memory, whatever sizes an artifact claims.
+    """
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in make().state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = sorted(
+        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
+    )
+    if wrong:
+        name = wrong[0]
+        raise ModelMismatchError(
+            f"the artifact's weights do not fit: {name} is {found.get(name, 'missing')}, the model"
+            f" has {wanted.get(name, 'none')} ({len(wrong)} such tensors)"
+        )
 
 
 def take_tables(tensors: dict[str, NDArray[Any]]) -> Tables:

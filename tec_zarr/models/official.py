@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tec_zarr.errors import ConfigError, ModelMismatchError, ModelNotFoundError
-from tec_zarr.models import registry, upstream
+from tec_zarr.models import registry, shelf, upstream
 from tec_zarr.releases import Release, releases
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def identity(name: str, quality: float) -> str:
     release = releases()[name]
     trained_at = release.trained_at(quality)
     noted = _noted(release, trained_at)
-    if noted and registry.cached(noted):
+    if noted and shelf.cached(noted):
         return noted
     if release.family not in upstream.CONVERTERS:
         raise ModelNotFoundError(f"this release of tec-zarr cannot read {name}: upgrade it")
@@ -78,14 +78,14 @@ def fetch(release: Release, trained_at: str) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError as err:
         raise ModelNotFoundError(
-            f"{release.name} is not in {registry.cache_folder()}; to fetch it: pip install "
+            f"{release.name} is not in {shelf.cache_folder()}; to fetch it: pip install "
             f"'tec-zarr[hub]'. Or {cure}"
         ) from err
     try:
         found = hf_hub_download(release.repository, file, revision=release.revision)
     except (OSError, ValueError) as err:  # all that the client raises is one of these
         raise ModelNotFoundError(
-            f"{release.name} is not in {registry.cache_folder()} and the hub cannot be reached; "
+            f"{release.name} is not in {shelf.cache_folder()} and the hub cannot be reached; "
             f"{cure} ({err})"
         ) from err
     return Path(found)
@@ -111,7 +111,7 @@ def _keep(
         raise ModelMismatchError(f"{path} becomes artifact {found[:16]}, not {str(expected)[:16]}")
     registry.keep(artifact)
     note = json.dumps({"identity": found, "source_sha256": source}, indent=1)
-    registry.write(_note(release, trained_at), note.encode())
+    shelf.write(_note(release, trained_at), note.encode())
     return found
 
 
@@ -127,7 +127,7 @@ def _noted(release: Release, trained_at: str) -> str | None:
 
 
 def _note(release: Release, trained_at: str) -> Path:
-    return registry.cache_folder() / f"{release.name}-{trained_at}.json"
+    return shelf.cache_folder() / f"{release.name}-{trained_at}.json"
 
 
 def _quality_in(path: Path) -> float:

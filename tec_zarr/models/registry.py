@@ -1,56 +1,45 @@
-"""From a name or a hash to a model in memory: bundled, cached, or on a path of the process.
+"""From a name or a hash to a model in memory.
 
-A path or an address is never taken from a chunk or from array metadata.
+Where artifacts may lie is the business of `models.shelf`.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import threading
 from contextlib import contextmanager
 from functools import lru_cache
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from tec_zarr.cards import card, cards
-from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
+from tec_zarr.errors import ModelMismatchError, ModelNotFoundError, TecError
 from tec_zarr.models import artifact as artifacts
+from tec_zarr.models import shelf
 from tec_zarr.models.elic import Elic
 from tec_zarr.models.factorized import Factorized
 from tec_zarr.releases import releases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tec_zarr.models.model import Model
 
-CACHE_VARIABLE = "TEC_ZARR_CACHE"
-"""Environment variable: folder of artifacts that were added or downloaded."""
-
-PATH_VARIABLE = "TEC_ZARR_MODELS"
-"""Environment variable: further artifact files or folders of them, separated like PATH."""
-
-SUFFIX = ".tec.safetensors"
-
 FAMILIES: dict[str, type[Model]] = {"fp": Factorized, "elic": Elic}
 
+MISFITS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
+"""What, beside ValueError, Python, NumPy and torch raise for sizes and names that do not fit."""
+
 _guard = threading.Lock()
-
-
-def cache_folder() -> Path:
-    """Folder of the artifacts that this user added."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tec_zarr"
-    return Path(os.environ.get(CACHE_VARIABLE) or default)
 
 
 def add(path: Path) -> str:
     """Copy an artifact file into the cache after checking that it loads; returns its identity.
 
-    A published checkpoint is converted first, see `official.add`.
+    A published checkpoint is converted first, see `official.add`. Raises ModelNotFoundError if
+    there is no such file, ModelMismatchError if it is neither.
     """
     if path.is_file() and is_checkpoint(path):
         from tec_zarr.models import official
@@ -59,32 +48,26 @@ def add(path: Path) -> str:
     loaded = artifacts.load(path)
     build(loaded)
     identity = loaded.identity()
-    write(cached_file(identity), path.read_bytes())
+    shelf.write(shelf.cached_file(identity), path.read_bytes())
     return identity
+
+
+def add_bytes(data: bytes, identity: str) -> None:
+    """Put the content of an artifact file into the cache, after checking it and its hash.
+
+    Raises ModelMismatchError if it is no artifact, or another than `identity`.
+    """
+    loaded = artifacts.loads(data)
+    artifacts.check(loaded, identity)
+    build(loaded)
+    shelf.write(shelf.cached_file(identity), data)
 
 
 def keep(artifact: artifacts.Artifact) -> str:
     """Write an artifact into the cache after checking that it builds; returns its identity."""
     build(artifact)
-    target = cached_file(artifact.identity())
-    with _beside(target) as partial:
+    with shelf.beside(shelf.cached_file(artifact.identity())) as partial:
         return artifact.save(partial)
-
-
-def write(target: Path, data: bytes) -> None:
-    """Write a file of the cache, whole or not at all."""
-    with _beside(target) as partial:
-        partial.write_bytes(data)
-
-
-def cached_file(identity: str) -> Path:
-    """Where the cache keeps, or would keep, an artifact."""
-    return cache_folder() / f"{identity}{SUFFIX}"
-
-
-def cached(identity: str) -> bool:
-    """Whether an artifact is in the cache."""
-    return cached_file(identity).is_file()
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -93,26 +76,22 @@ def is_checkpoint(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A file that takes the target's place when it is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def build(loaded: artifacts.Artifact, device: torch.device | None = None) -> Model:
-    """The model of an artifact, on a device, by default the CPU."""
+    """The model of an artifact, on a device, by default the CPU.
+
+    Raises ModelMismatchError if its fields and tensors make none.
+    """
     family = loaded.fields.get("family")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ModelMismatchError(
             f"model family {family!r} is not known to this release of tec-zarr; upgrade it"
         )
-    return FAMILIES[family].from_artifact(loaded, device)
+    try:
+        return FAMILIES[family].from_artifact(loaded, device)
+    except TecError:
+        raise
+    except (ValueError, *MISFITS) as err:
+        raise ModelMismatchError(f"the artifact makes no {family} model: {err!r}") from err
 
 
 def identity_of(model: str, quality: float = math.nan) -> str:
@@ -141,6 +120,12 @@ def load(model: str, device: torch.device, quality: float = math.nan) -> Model:
         return _load(identity_of(model, quality), str(device))
 
 
+def content(model: str, quality: float = math.nan) -> tuple[str, bytes]:
+    """Identity and file content of the artifact of a name or a hash. Raises as `load`."""
+    with _opened(identity_of(model, quality)) as (path, loaded):
+        return loaded.identity(), path.read_bytes()
+
+
 def forget() -> None:
     """Drop all loaded models, e.g. after artifacts were changed on disk."""
     _load.cache_clear()
@@ -148,36 +133,30 @@ def forget() -> None:
 
 @lru_cache(maxsize=8)
 def _load(identity: str, device: str) -> Model:
-    for path, named in _candidates(identity):
+    with _opened(identity) as (_, loaded):
+        return build(loaded, torch.device(device))
+
+
+@contextmanager
+def _opened(identity: str) -> Iterator[tuple[Path, artifacts.Artifact]]:
+    """The artifact of a hash, or of its first digits, and its file."""
+    for path, named in shelf.candidates(identity):
         loaded = artifacts.load(path)
         found = loaded.identity()
         if found.startswith(identity):
-            return build(loaded, torch.device(device))
+            yield path, loaded
+            return
         if named:
             raise ModelMismatchError(
                 f"{path} should be model {identity[:16]} but is {found[:16]}; the file was changed"
             )
     from tec_zarr.models import official
 
-    if official.recovered(identity):
-        return _load(identity, device)
-    raise ModelNotFoundError(
-        f"model {identity[:32]} is neither bundled nor in {cache_folder()}. Upgrade tec-zarr, or "
-        f"get the artifact and name it, or its folder, in the environment variable {PATH_VARIABLE}"
-    )
-
-
-def _candidates(identity: str) -> Iterator[tuple[Path, bool]]:
-    """Files to look at, and whether each is known to hold this model."""
-    for entry in cards().values():
-        if entry.identity.startswith(identity):
-            with as_file(files("tec_zarr.models") / "bundled" / entry.file) as path:
-                if not path.exists():
-                    raise ModelNotFoundError(f"the installation lacks its bundled model {path}")
-                yield path, True
-    for path in sorted(cache_folder().glob(f"{identity}*{SUFFIX}")):
-        yield path, True
-    for place in filter(None, os.environ.get(PATH_VARIABLE, "").split(os.pathsep)):
-        given = Path(place)
-        for path in sorted(given.glob(f"*{SUFFIX}")) if given.is_dir() else [given]:
-            yield path, False
+    if not official.recovered(identity):
+        raise ModelNotFoundError(
+            f"model {identity[:32]} is neither bundled nor in {shelf.cache_folder()}. If the"
+            " archive carries its models, run: tec-zarr models add STORE; if you have its file:"
+            f" tec-zarr models add FILE, or name it in {shelf.PATH_VARIABLE}. Or upgrade tec-zarr"
+        )
+    with _opened(identity) as found_now:
+        yield found_now

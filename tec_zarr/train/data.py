@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 NATIVE = dict(zip(S2L2A, (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2), strict=True))
 """Native resolution of each band, in units of 10 m."""
 
+TRIES = 3000
+"""Crops that are drawn for one with enough data."""
+
 SUBSETS = (
     ("B02", "B03", "B04", "B08"),
     ("B02", "B03", "B04"),
@@ -35,11 +38,22 @@ SUBSETS = (
 """Subsets of the bands that cubes commonly hold."""
 
 
+class Frames(Protocol):
+    """What crops are cut of: an array (frame, band, y, x), or something that reads like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(frame, band, y, x)."""
+
+    def __getitem__(self, place: Any, /) -> NDArray[Any]:  # noqa: ANN401 - as NumPy has it
+        """`frames[step, :, rows, columns]`: (band, y, x)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """One place, some dates."""
 
-    frames: NDArray[Any]
+    frames: Frames
     """(time, band, y, x) digital numbers, 0 is nodata."""
 
     places: NDArray[np.int64]
@@ -132,9 +146,9 @@ class Crops:
     def draw(self) -> Crop:
         """A crop of a random frame."""
         scene = self.scenes[self.random.choice(len(self.scenes), p=self.chances)]
-        frame = scene.frames[self.random.integers(len(scene.frames))]
+        step = int(self.random.integers(scene.frames.shape[0]))
         smooth = scene.replicated and self.random.random() < self.smooth
-        cut = self._cut(frame, 6 if smooth else 1)
+        cut = self._cut(scene.frames, step, 6 if smooth else 1)
         squared = np.zeros(len(S2L2A), np.bool_)
         if smooth and cut.all():
             for band, place in zip(cut, scene.places, strict=True):
@@ -148,11 +162,11 @@ class Crops:
         full[scene.places, : cut.shape[1], : cut.shape[2]] = cut
         return Crop(self._turned(full), np.isin(np.arange(len(S2L2A)), scene.places), squared)
 
-    def _cut(self, frame: NDArray[Any], unit: int) -> NDArray[np.float32]:
+    def _cut(self, frames: Frames, step: int, unit: int) -> NDArray[np.float32]:
         size = -(-self.size // unit) * unit
-        spare = [max(n - size, 0) // unit for n in frame.shape[1:]]
+        spare = [max(n - size, 0) // unit for n in frames.shape[2:]]
         y, x = (int(self.random.integers(s + 1)) * unit for s in spare)
-        cut = frame[:, y : y + size, x : x + size].astype(np.float32)
+        cut = frames[step, :, y : y + size, x : x + size].astype(np.float32)
         height, width = (n // unit * unit for n in cut.shape[1:])
         return cut[:, :height, :width]
 
@@ -179,7 +193,7 @@ class Batches:
         return Sample(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
     def _one(self) -> tuple[Tensor, Tensor, Tensor]:
-        while True:
+        for _ in range(TRIES):
             frame, bands, squared = self.crops.draw()
             values = torch.from_numpy(frame)
             valid = values > 0
@@ -188,6 +202,10 @@ class Batches:
             # Scenes smaller than a crop are mostly padding: take one in ten.
             if present.any() and (share[present].max() > 0.99 or self.crops.random.random() < 0.1):
                 return *self._normalised(values, valid, present), torch.from_numpy(squared)
+        raise ConfigError(
+            f"hardly any crop of {self.crops.size} pixels is at least half data: take smaller ones,"
+            " or other images"
+        )
 
     def _kept(self, bands: NDArray[np.bool_]) -> NDArray[np.bool_]:
         random = self.crops.random

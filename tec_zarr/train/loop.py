@@ -16,12 +16,17 @@ from torch import Tensor, nn
 from tec_zarr.bands import MEANS, S2L2A
 from tec_zarr.models import registry
 from tec_zarr.models.transforms import PatchTransform
-from tec_zarr.train.data import Batches, Crops, load_scenes
+from tec_zarr.train.data import Batches, Crops
 from tec_zarr.train.graph import COARSEST, FINEST, HIGH_RATE, TrainGraph
+from tec_zarr.train.heldout import HeldOut
+from tec_zarr.train.sources import open_scenes
 from tec_zarr.train.start import start_from_covariances, start_from_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Report = Callable[[dict[str, Any]], None]
+    """Gets the records of the log."""
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +38,8 @@ UNIT = 1000.0
 class TrainConfig:
     """A training run."""
 
-    data: Path
-    """Folder of scenes, see `data.load_scenes`."""
+    data: Path | str
+    """Scenes, an archive or arrays, see `sources.open_scenes`."""
 
     out: Path
     """Folder of checkpoints and of the log."""
@@ -99,13 +104,16 @@ class State:
         self.step = saved["step"]
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, report: Report | None = None) -> Path:
     """Train, or go on from the last checkpoint in `config.out`; returns the checkpoint's path."""
     torch.manual_seed(config.seed)
     torch.set_flush_denormal(True)  # fading moments of dead channels are slow otherwise
     config.out.mkdir(parents=True, exist_ok=True)
     mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
-    crops = Crops(load_scenes(config.data), config.crop, config.seed)
+    scenes, others = open_scenes(config.data, config.crop)
+    crops = Crops(scenes, config.crop, config.seed)
+    unseen = Crops(others, config.crop, config.seed + 2, smooth=1)
+    held_out = HeldOut(Batches(unseen, mean, std, drop=0), UNIT)
     state = new_state(config)
     path = config.out / "checkpoint.pt"
     if path.exists():
@@ -117,10 +125,13 @@ def train(config: TrainConfig) -> Path:
             start_from_model(state.graph, registry.load(config.start, torch.device("cpu")))
         state.average.load_state_dict(state.graph.state_dict())
     with (config.out / "log.jsonl").open("a") as lines:
-        for record in run(state, Batches(crops, mean, std), config):
+        for progress in run(state, Batches(crops, mean, std), config):
+            record = {**progress, "held_out": held_out(state.average)}
             lines.write(json.dumps(record) + "\n")
             lines.flush()
             log.info("%s", record)
+            if report:
+                report(record)
             if state.step % config.save_every == 0 or state.step == config.steps:
                 state.save(path)
     return path
@@ -200,8 +211,6 @@ def _state(value: object) -> object:
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
-    """The run as plain JSON, for the model card."""
-    return {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in asdict(config).items()
-    }
+    """The run as plain JSON, for the model card; folders by their names, not where they lie."""
+    places = {"data": Path(str(config.data)).name, "out": config.out.name}
+    return asdict(config) | places
