@@ -58,6 +58,9 @@ SPARSE = 0.12
 MOST_RUNS = 512
 """Longer runs escape."""
 
+MOST_SHIFT = 15
+"""Bits of a run that are coded apart: a table has fewer than 65536 entries."""
+
 PEAK = 10000.0
 
 
@@ -226,7 +229,7 @@ def first_certain(counts: NDArray[np.int64]) -> int:
 
 def sparse_rows(chances: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
     """The integers of `models.sparse` for rare rows with these chances of not being zero."""
-    shifts = np.maximum(0, np.floor(np.log2(1 / chances)) - 5).astype(np.int32)
+    shifts = np.clip(np.floor(np.log2(1 / chances)) - 5, 0, MOST_SHIFT).astype(np.int32)
     runs = ROWS + 1
     rests = runs + len(chances)
     expected = 2.0 ** np.arange(25)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,6 @@ class State:
 def train(config: TrainConfig, report: Report | None = None) -> Path:
     """Train, or go on from the last checkpoint in `config.out`; returns the checkpoint's path."""
     torch.manual_seed(config.seed)
-    torch.set_flush_denormal(True)  # fading moments of dead channels are slow otherwise
     config.out.mkdir(parents=True, exist_ok=True)
     mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
     scenes, others = open_scenes(config.data, config.crop)
@@ -124,7 +124,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Path:
         else:
             start_from_model(state.graph, registry.load(config.start, torch.device("cpu")))
         state.average.load_state_dict(state.graph.state_dict())
-    with (config.out / "log.jsonl").open("a") as lines:
+    with flushed(), (config.out / "log.jsonl").open("a") as lines:
         for progress in run(state, Batches(crops, mean, std), config):
             record = {**progress, "held_out": held_out(state.average)}
             lines.write(json.dumps(record) + "\n")
@@ -135,6 +135,16 @@ def train(config: TrainConfig, report: Report | None = None) -> Path:
             if state.step % config.save_every == 0 or state.step == config.steps:
                 state.save(path)
     return path
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Take numbers near zero for zero: fading moments of dead channels are slow otherwise."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def new_state(config: TrainConfig) -> State:
