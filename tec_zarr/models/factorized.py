@@ -16,7 +16,9 @@ from torch import Tensor
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
-from tec_zarr.models.model import TABLE_FIELDS, Banded, check_weights, configured, take_tables
+from tec_zarr.models.budget import Budget
+from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
+from tec_zarr.models.prior_check import check_order, check_prior
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
 from tec_zarr.models.sparse import Sparse
 from tec_zarr.models.transforms import MOST_MISSED, PatchTransform, StridedTransform
@@ -160,10 +162,17 @@ class Factorized(Banded):
         tables = take_tables(tensors)
         integers = {name: tensors.pop(name) for name in list(tensors) if name.startswith("prior.")}
         weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
-        check_weights(lambda: cls(config), weights)
-        model = cls(config)
-        model.load_state_dict(weights, strict=True)
+        with Budget(artifact.tensors):
+            model = cls(config)
+        try:
+            model.load_state_dict(weights, strict=True)
+        except RuntimeError as err:
+            raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
         model.tables = tables
+        if config.layout == "patch":
+            check_prior(integers, config.groups, len(config.qualities), PatchTransform.group)
+            for name in ("transform.order", "transform.lead_order"):
+                check_order(name, tensors[name])
         device = device or torch.device("cpu")
         model.set_priors(integers, device)
         model.identity = bytes.fromhex(artifact.identity())[:16]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import FormatError, ModelMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -117,30 +118,17 @@ def no_sides(coded: Coded, sides: Sequence[bytes]) -> Coded:
 
 
 def configured(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """A configuration from its JSON; ModelMismatchError for unknown or missing options."""
+    """A configuration from its JSON; ModelMismatchError for unknown, missing or empty options."""
     try:
-        return kind(**{name: _tupled(value) for name, value in values.items()})
+        config = kind(**{name: _tupled(value) for name, value in values.items()})
     except TypeError as err:
         raise ModelMismatchError(f"the artifact's configuration does not fit: {err}") from err
-
-
-def check_weights(make: Callable[[], nn.Module], weights: Mapping[str, Tensor]) -> None:
-    """Raise ModelMismatchError unless the weights are those of the module that `make` makes.
-
-    Takes no memory, whatever sizes an artifact claims.
-    """
-    with torch.device("meta"):
-        wanted = {name: tuple(value.shape) for name, value in make().state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    wrong = sorted(
-        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
-    )
-    if wrong:
-        name = wrong[0]
-        raise ModelMismatchError(
-            f"the artifact's weights do not fit: {name} is {found.get(name, 'missing')}, the model"
-            f" has {wanted.get(name, 'none')} ({len(wrong)} such tensors)"
-        )
+    for field in fields(cast("Any", kind)):
+        value = getattr(config, field.name)
+        # What may be nothing has a default that says so.
+        if field.default is MISSING and not _is_some(value):
+            raise ModelMismatchError(f"the artifact's configuration has {field.name} {value!r}")
+    return config
 
 
 def take_tables(tensors: dict[str, NDArray[Any]]) -> Tables:
@@ -149,6 +137,13 @@ def take_tables(tensors: dict[str, NDArray[Any]]) -> Tables:
         return Tables(*(tensors.pop(f"tables.{name}") for name in TABLE_FIELDS))
     except KeyError as err:
         raise ModelMismatchError(f"the artifact lacks the tensor {err}") from err
+
+
+def _is_some(value: object) -> bool:
+    """Whether sizes are positive and tuples and texts not empty, all the way down."""
+    if isinstance(value, tuple):
+        return bool(value) and all(map(_is_some, value))
+    return value > 0 if isinstance(value, int) else isinstance(value, float) or bool(value)
 
 
 def _tupled(value: object) -> object:
