@@ -1,188 +1,232 @@
-"""Training frames out of archives, arrays and indexed folders, read where they are cut."""
+"""Training data of all kinds: what is read, in which units, and what is held out."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from tec_zarr.bands import S2L1C, S2L2A
+from tec_zarr import stack_bands
+from tec_zarr.bands import S2L2A
 from tec_zarr.errors import ConfigError, TecError
-from tec_zarr.evaluate.plots import training_plot
-from tec_zarr.models import registry, shelf
-from tec_zarr.train.data import Batches, Crops, Scene
-from tec_zarr.train.fit import fit
-from tec_zarr.train.loop import TrainConfig
-from tec_zarr.train.sources import LazyFrames, open_scenes
-from tests.cubes import Whatever, dataset, pixels
-from tests.test_cli import run
+from tec_zarr.train import blocks
+from tec_zarr.train.blocks import Block
+from tec_zarr.train.data import KEPT, PERIOD, Batches, Crops
+from tec_zarr.train.sources import fitting_crop, open_sources
+from tests.cubes import dataset, pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import xarray as xr
+    from tec_zarr.train.data import Source
 
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
 
-CROP = 32
-SIZES: Whatever = {"width": 8, "lead": 4, "coarse": (16, 48), "fine": (60, 704), "crop": CROP}
+
+def opened(place: Any, crop: int = 64, **reading: Any) -> tuple[list[Source], list[Source]]:
+    return open_sources(place, reading, crop, seed=0)  # type: ignore[arg-type]
 
 
-def stored(path: Path, data: xr.Dataset | None = None) -> Path:
-    """A plain archive of six dates."""
-    data = dataset((6, 12, 60, 60)) if data is None else data
-    data.to_zarr(path, zarr_format=2, encoding={"s2": {"chunks": (1, 6, 60, 60)}})
+def written(path: Path, data: xr.Dataset, side: int = 64) -> Path:
+    chunks = (1,) * (data["s2"].ndim - 3) + (data["s2"].shape[-3], side, side)
+    own: Any = {"s2": {"chunks": chunks}, "y": {"_FillValue": None}, "x": {"_FillValue": None}}
+    data.to_zarr(path, zarr_format=2, encoding=own)
     return path
 
 
-def everything(scene: Scene) -> np.ndarray[Whatever, Whatever]:
-    steps, _, height, width = scene.frames.shape
-    whole = (slice(None), slice(0, height), slice(0, width))
-    return np.stack([scene.frames[step, *whole] for step in range(steps)])
+def test_an_archive_is_read_in_parts_and_as_it_is(tmp_path: Path) -> None:
+    data = dataset((3, 12, 512, 512))  # with noise, so that no band is replicated
+    data["s2"] += np.random.default_rng(0).integers(1, 3, data["s2"].shape, np.uint16)
+    train, spare = opened(written(tmp_path / "a.zarr", data))
+    assert all(isinstance(part, Block) for part in (*train, *spare))
+    assert len(train) + len(spare) == 3 * 16
+    held = {part.group for part in spare if isinstance(part, Block)}
+    assert len(held) == 2
+    assert not held & {part.group for part in train if isinstance(part, Block)}
+    whole = np.stack([part.opened().frames[0] for part in (*train, *spare)])
+    assert whole.shape == (48, 12, 128, 128)
+    assert sorted(whole.sum((1, 2, 3))) == sorted(
+        part.sum() for frame in data["s2"].values.astype(int).clip(1)
+        for rows in np.split(frame, 4, 1) for part in np.split(rows, 4, 2)
+    )  # fmt: skip
 
 
-def test_an_archive_is_cut_where_it_lies(tmp_path: Path) -> None:
-    (kept,), (held_out,) = open_scenes(stored(tmp_path / "a.zarr"), CROP)
-    assert isinstance(kept.frames, LazyFrames)
-    assert kept.frames.shape == (5, 12, 60, 60)
-    assert held_out.frames.shape == (1, 12, 60, 60)
-    original = pixels((6, 12, 60, 60))
-    assert (everything(kept) == original[:5]).all()
-    assert (everything(held_out) == original[5:]).all()
-    cut = kept.frames[2, :, 10:20, 30:45]
-    assert (cut == original[2, :, 10:20, 30:45]).all()
+def test_dates_are_held_out_where_there_are_few_places(tmp_path: Path) -> None:
+    train, spare = opened(written(tmp_path / "a.zarr", dataset((16, 12, 96, 96)), 96))
+    assert (len(train), len(spare)) == (14, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        warned: list[str] = []
+        patch.setattr("tec_zarr.train.sources.log.warning", warned.append)
+        train, spare = opened(written(tmp_path / "b.zarr", dataset((1, 12, 96, 96)), 96))
+    assert (len(train), len(spare)) == (1, 0)
+    assert "too little data" in warned[0]
 
 
-def test_only_what_is_needed_is_read(tmp_path: Path) -> None:
-    path = stored(tmp_path / "a.zarr")
-    for chunk in (path / "s2").glob("[1-5].*"):
-        chunk.write_bytes(b"damaged")
-    (scene,), _ = open_scenes(path, CROP)
-    assert scene.frames[0, :, 0:8, 0:8].shape == (12, 8, 8)
-    with pytest.raises(RuntimeError):
-        scene.frames[1, :, 0:8, 0:8]
+@pytest.mark.parametrize(
+    ("dtype", "scale", "offset", "fill"),
+    [("<u2", 1, 0, 0), ("<i2", 1, -1000, -9999), ("<f4", 10000, 0, np.nan), ("<f8", 1, 0, np.nan)],
+)
+def test_values_become_digital_numbers(
+    dtype: str, scale: float, offset: float, fill: float, tmp_path: Path
+) -> None:
+    numbers = pixels((1, 12, 64, 64)).astype(np.float64).clip(1)
+    stored = ((numbers - offset) / scale).astype(dtype)
+    stored[..., 10, 20:30] = fill
+    data = xr.Dataset(
+        {"s2": (("time", "band", "y", "x"), stored, {"_FillValue": stored.dtype.type(fill)})}
+    )
+    data = data.assign_coords(band=np.array(S2L2A, object))
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    reading: dict[str, Any] = {"scale": scale, "offset": offset}
+    (part, *_), _ = opened(tmp_path / "a.zarr", **reading)
+    found = part.opened().frames
+    expected = numbers.copy()
+    expected[..., 10, 20:30] = 0
+    assert found.dtype == np.uint16
+    assert np.abs(found.astype(float) - expected).max() <= (0.5 if scale > 1 else 0)
 
 
-def test_metadata_say_which_bands_and_units(tmp_path: Path) -> None:
-    data = dataset((2, 4, 60, 60)).assign_coords(band=np.array(["B08", "b2", "B10", "B04"], object))
-    data["s2"].attrs |= {"scale_factor": 1e-4, "add_offset": -0.1, "_FillValue": np.uint16(7)}
-    data["s2"][:, :, :5] = 7
-    data["s2"][:, :, 5:9] = 900
-    (scene,), _ = open_scenes(stored(tmp_path / "a.zarr", data), CROP)
-    assert [S2L2A[place] for place in scene.places] == ["B02", "B04", "B08"]
-    expected = data["s2"].values[0, [1, 3, 0]].astype(float) - 1000
-    found = everything(scene)[0]
-    assert (found[:, :5] == 0).all()
-    assert (found[:, 5:9] == 1).all()
-    assert np.allclose(found[:, 9:], expected[:, 9:].clip(1))
+def test_scale_and_offset_come_from_the_metadata(tmp_path: Path) -> None:
+    data = dataset((1, 12, 64, 64))
+    data["s2"].attrs |= {"scale_factor": 1e-4, "add_offset": -0.1}
+    (part,), _ = opened(written(tmp_path / "a.zarr", data))
+    expected = (data["s2"].values.astype(int) - 1000).clip(1)
+    assert (part.opened().frames == np.where(data["s2"].values == 0, 0, expected)).all()
+    floats = dataset((1, 12, 64, 64), "<f4")
+    with pytest.raises(ConfigError, match="scale=10000"):
+        opened(written(tmp_path / "b.zarr", floats))
 
 
-def test_arrays_are_scenes_too(tmp_path: Path) -> None:
-    values = pixels((1, 12, 160, 40)).astype("f4")
-    values[..., :3] = np.nan
-    np.save(tmp_path / "a.npy", values)
-    names = np.array(S2L2A[1:5])
-    np.savez(tmp_path / "b.npz", data=values[0, 1:5], bands=names)
-    kept, held_out = open_scenes(tmp_path, CROP)
-    assert [scene.frames.shape for scene in kept] == [(1, 12, 128, 40), (1, 4, 128, 40)]
-    assert [scene.frames.shape for scene in held_out] == [(1, 12, 32, 40), (1, 4, 32, 40)]
-    assert (everything(kept[0])[..., :3] == 0).all()
-    assert (everything(held_out[1])[0, ..., 3:] == values[0, 1:5, 128:, 3:]).all()
+def test_some_bands_in_any_order_and_those_of_level_1c(tmp_path: Path) -> None:
+    data = dataset((1, 12, 64, 64)).isel(band=[7, 3, 1])
+    (part,), _ = opened(written(tmp_path / "a.zarr", data))
+    assert list(part.places) == [1, 3, 7]
+    assert (part.opened().frames[0] == data["s2"].values[0, [2, 1, 0]].clip(1)).all()
+    np.save(tmp_path / "l1c.npy", np.ones((13, 64, 64), np.uint16))
+    (part,), _ = opened(tmp_path)
+    assert list(part.places) == list(range(12))
+    assert part.opened().frames.shape == (1, 12, 64, 64)
 
 
-def test_many_scenes_are_held_out_as_a_whole(tmp_path: Path) -> None:
-    for index in range(11):
-        np.save(tmp_path / f"{index:02}.npy", pixels((12, 40, 40)))
-    assert [len(part) for part in open_scenes(tmp_path, CROP)] == [9, 2]
+def test_replicated_bands_are_cut_to_their_squares(tmp_path: Path) -> None:
+    fine = {"y": np.arange(120.0), "x": np.arange(120.0)}
+    data = pixels((12, 120, 120))
+    variables = {}
+    for name, band in zip(S2L2A, data, strict=True):
+        factor = {"B01": 6, "B09": 6}.get(name, 1 if name in ("B02", "B03", "B04", "B08") else 2)
+        coarse = {key: axis.reshape(-1, factor).mean(1) for key, axis in fine.items()}
+        variables[name] = xr.DataArray(band[::factor, ::factor], coarse, ("y", "x"))
+    parts = [
+        xr.Dataset({k: v for k, v in variables.items() if v.shape[0] == n}) for n in (120, 60, 20)
+    ]
+    image = stack_bands(dict(zip("abc", parts, strict=True))).isel(y=slice(5, 115), x=slice(3, 115))
+    np.save(tmp_path / "a.npy", image.values)
+    (part,), _ = opened(tmp_path)
+    scene = part.opened()
+    assert scene.replicated
+    assert scene.frames.shape == (1, 12, 109, 109)
 
 
-def test_an_index_has_a_split_of_its_own(tmp_path: Path) -> None:
-    entries = []
-    for split in ("train", "validation"):
-        np.savez(tmp_path / f"{split}.npz", data=pixels((2, 12, 40, 40)), bands=np.array(S2L2A))
-        entries.append({"file": f"{split}.npz", "split": split, "level": "L2A"})
-    for samples, held_out in ((entries, 2), (entries[:1], 1)):
-        (tmp_path / "index.json").write_text(json.dumps({"samples": samples}))
-        assert open_scenes(tmp_path, CROP).held_out[0].frames.shape == (held_out, 12, 40, 40)
+def test_folders_of_arrays(tmp_path: Path) -> None:
+    for number in range(9):
+        np.save(tmp_path / f"{number}.npy", pixels((12, 64, 64)))
+    np.savez(tmp_path / "named.npz", data=pixels((2, 4, 64, 64)), bands=S2L2A[1:5])
+    train, spare = opened(tmp_path)
+    assert (len(train), len(spare)) == (9, 1)
+    counts = sorted(len(part.opened().frames) for part in (*train, *spare))
+    assert counts == [1] * 9 + [2]
 
 
-@pytest.mark.parametrize("replicated", [True, False])
-def test_replicated_bands_are_noticed(replicated: bool, tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(100, 3000, (1, 12, 300, 300), "u2")
-    if replicated:
-        values = values[..., ::6, ::6].repeat(6, -1).repeat(6, -2)
-    np.save(tmp_path / "a.npy", values)
-    assert open_scenes(tmp_path, CROP).training[0].replicated == replicated
+@pytest.mark.parametrize("kind", ["noise", "two", "text", "flat", "five bands", "floats", "no npz"])
+def test_files_that_cannot_be_understood_are_named(kind: str, tmp_path: Path) -> None:
+    image = np.ones((12, 64, 64), np.uint16)
+    if kind == "two":
+        np.savez(tmp_path / "a.npz", first=image, second=image)
+    elif kind in ("noise", "no npz"):
+        (tmp_path / ("a.npz" if kind == "no npz" else "a.npy")).write_bytes(b"\x93NUMPY noise")
+    else:
+        other = {"text": image.astype("U2"), "flat": image[0], "five bands": image[:5]}
+        np.save(tmp_path / "a.npy", other.get(kind, image.astype(np.float32)))
+    with pytest.raises(ConfigError):
+        opened(tmp_path)
 
 
-def test_what_is_no_training_data_is_refused(tmp_path: Path) -> None:
+def test_places_without_images_are_named(tmp_path: Path) -> None:
     with pytest.raises(TecError, match="does not exist"):
-        open_scenes(tmp_path / "nowhere", CROP)
-    with pytest.raises(TecError, match="no Zarr store"):
-        open_scenes(tmp_path, CROP)
-    dataset((1, 12, 40, 40))[["scl"]].to_zarr(tmp_path / "masks.zarr", zarr_format=2)
-    with pytest.raises(ConfigError, match="no images"):
-        open_scenes(tmp_path / "masks.zarr", CROP)
-    np.savez(tmp_path / "a.npz", data=np.ones((1, 9, 9)), bands=np.array(["B10"]))
-    with pytest.raises(ConfigError, match="no bands of level 2A"):
-        open_scenes(tmp_path, CROP)
-    assert "B10" in S2L1C
-    np.savez(tmp_path / "a.npz", data=np.ones((9, 9)))
-    with pytest.raises(ConfigError, match=r"not \(\.\.\., band, y, x\)"):
-        open_scenes(tmp_path, CROP)
+        opened(tmp_path / "nowhere")
+    dataset((1, 12, 64, 64))[["scl"]].to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    with pytest.raises(ConfigError, match="stack_bands"):
+        opened(tmp_path / "a.zarr")
 
 
-def test_data_without_data_ends_with_an_error(tmp_path: Path, torch_units: Whatever) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((12, 40, 40), "u2"))
-    crops = Crops(open_scenes(tmp_path, CROP).training, CROP, 0)
-    with pytest.raises(ConfigError, match="half data"):
-        Batches(crops, *torch_units).draw(1)
+@pytest.mark.parametrize(
+    ("size", "unit", "side", "least"),
+    [(1000, 512, 512, 64), (1000, 5490, 512, 64), (100, 16, 128, 64), (10980, 1830, 512, 128),
+     (300, 7, 128, 64), (70, 64, 128, 64), (64, 64, 64, 64), (130, 128, 128, 64)],
+)  # fmt: skip
+def test_spans_keep_to_chunks_and_cover_the_axis(
+    size: int, unit: int, side: int, least: int
+) -> None:
+    spans = blocks._spans(size, unit, side, least)
+    assert spans[0].start == 0
+    assert all(a.stop == b.start for a, b in pairwise(spans))
+    assert size - spans[-1].stop < least
+    for span in spans:
+        assert span.stop - span.start <= max(side, min(unit, size))
+        inside = span.start // unit == (span.stop - 1) // unit
+        assert inside or (unit <= side and span.start % unit == 0)
 
 
-@pytest.fixture
-def torch_units() -> Whatever:
+def test_crops_fit_into_small_images(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", pixels((4, 12, 100, 120)))
+    train, _ = opened(tmp_path, crop=128)
+    assert fitting_crop(train, 128) == 96
+    assert fitting_crop(train, 64) == 64
+    np.save(tmp_path / "a.npy", pixels((4, 12, 30, 120)))
+    with pytest.raises(ConfigError, match="30 pixels are too small"):
+        fitting_crop(opened(tmp_path)[0], 128)
+
+
+class Counted:
+    """A source that notes how often it was read."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.places, self.weight, self.reads = source, source.places, source.weight, 0
+
+    def opened(self) -> Any:
+        self.reads += 1
+        return self.source.opened()
+
+
+def test_few_sources_are_read_at_a_time_and_draws_do_not_depend_on_the_past(
+    tmp_path: Path,
+) -> None:
+    np.save(tmp_path / "a.npy", pixels((4 * KEPT, 12, 32, 32)))
+    train, _ = opened(tmp_path, crop=32)
+    counted = [Counted(source) for source in train]
+    crops = Crops(counted, 32, seed=1)
+    for _ in range(PERIOD):
+        crops.draw()
+    assert 0 < sum(source.reads > 0 for source in counted) <= KEPT
+    assert max(source.reads for source in counted) == 1
+    later = [crops.draw().frame for _ in range(3)]
+    fresh = Crops(train, 32, seed=1)
+    for _ in range(2):
+        fresh.go_to(PERIOD + 40)
+        again = [fresh.draw().frame for _ in range(3)]
+    crops.go_to(PERIOD + 40)
+    assert np.array_equal(again, [crops.draw().frame for _ in range(3)])
+    assert not np.array_equal(later, again)
+
+
+def test_data_without_data_are_told(tmp_path: Path) -> None:
     import torch
 
-    return torch.zeros(12), torch.ones(12)
-
-
-# The command
-
-
-def test_a_model_is_trained_on_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(shelf.CACHE_VARIABLE, str(tmp_path / "cache"))
-
-    def small(**options: Whatever) -> TrainConfig:
-        return TrainConfig(**(SIZES | options))
-
-    monkeypatch.setattr("tec_zarr.train.loop.TrainConfig", small)
-    options = ("--steps", 2, "--batch", 1, "--crop", CROP, "--threads", 1, "--frames", 10)
-    told = run("train", stored(tmp_path / "a.zarr"), tmp_path / "out", *options)
-    (record,) = map(json.loads, (tmp_path / "out" / "log.jsonl").read_text().splitlines())
-    assert record["step"] == 2
-    bits = [point["bits_per_pixel"] for point in record["held_out"]]
-    quality = [point["psnr"] for point in record["held_out"]]
-    assert bits == sorted(bits, reverse=True)
-    assert quality == sorted(quality, reverse=True)
-    assert f"{bits[0]:.3g} at {quality[0]:.2f} dB" in told
-    model = tmp_path / "out" / "model.tec.safetensors"
-    identity = run("models", "add", model).strip()
-    assert f"{model}: model {identity}" in told
-    assert len(registry.content(identity)[1]) == model.stat().st_size
-    shown = run("models", "show", identity)
-    assert '"data": "a.zarr"' in shown
-    assert f'"{tmp_path}' not in shown
-    run("train", tmp_path / "a.zarr", tmp_path / "more", "--from", identity, *options)
-    assert identity not in run("models", "add", tmp_path / "more" / model.name)
-    training_plot(tmp_path / "out" / "log.jsonl", tmp_path / "log.png")
-    assert (tmp_path / "log.png").stat().st_size > 10_000
-    with pytest.raises(TecError, match="no log of a training run"):
-        training_plot(model, tmp_path / "log.png")
-
-
-def test_crops_that_do_not_fit_the_network_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="multiple of 32"):
-        fit(TrainConfig(data=tmp_path, out=tmp_path / "out", crop=40))
-    assert not (tmp_path / "out").exists()
+    np.save(tmp_path / "a.npy", np.zeros((4, 12, 64, 64), np.uint16))
+    train, _ = opened(tmp_path)
+    batches = Batches(Crops(train, 64, seed=0), torch.zeros(12), torch.ones(12))
+    with pytest.raises(ConfigError, match="nodata"):
+        batches.draw(1)

@@ -94,8 +94,8 @@ def training_plot(log: Path, path: Path) -> None:
         for curve in zip(*held, strict=True):
             values = [point[measure] for point in curve]
             axes.plot(places, values, label=f"quantisation step {curve[0]['step']:g}")
+            axes.legend(fontsize="small")
         axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize="small")
     _write(figure, path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 NATIVE = dict(zip(S2L2A, (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2), strict=True))
 """Native resolution of each band, in units of 10 m."""
 
-TRIES = 3000
-"""Crops that are drawn for one with enough data."""
-
 SUBSETS = (
     ("B02", "B03", "B04", "B08"),
     ("B02", "B03", "B04"),
@@ -38,22 +36,36 @@ SUBSETS = (
 """Subsets of the bands that cubes commonly hold."""
 
 
-class Frames(Protocol):
-    """What crops are cut of: an array (frame, band, y, x), or something that reads like one."""
+class Source(Protocol):
+    """Something to draw crops from."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """(frame, band, y, x)."""
+    def places(self) -> NDArray[np.int64]:
+        """Place of each band in S2L2A."""
 
-    def __getitem__(self, place: Any, /) -> NDArray[Any]:  # noqa: ANN401 - as NumPy has it
-        """`frames[step, :, rows, columns]`: (band, y, x)."""
+    @property
+    def weight(self) -> float:
+        """How often it is drawn, relative to others."""
+
+    def opened(self) -> Scene:
+        """Its pixels, which may have to be read."""
+
+
+KEPT = 32
+"""Sources in memory at a time, of those that are read when they are drawn; 6 MB each, about."""
+
+PERIOD = 512
+"""Crops that are drawn of the same sources."""
+
+PATIENCE = 1000
+"""Crops that are looked at for one with enough pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One place, some dates."""
+    """One place, some dates; a source whose pixels are in memory."""
 
-    frames: Frames
+    frames: NDArray[Any]
     """(time, band, y, x) digital numbers, 0 is nodata."""
 
     places: NDArray[np.int64]
@@ -64,6 +76,10 @@ class Scene:
 
     weight: float
     """How often it is drawn, relative to others."""
+
+    def opened(self) -> Scene:
+        """Itself."""
+        return self
 
 
 class Sample(NamedTuple):
@@ -77,6 +93,10 @@ class Sample(NamedTuple):
 
     squared: Tensor
     """(n, band), bool: only the averages of 2x2 pixels count, as in replicated bands."""
+
+    def to(self, device: torch.device) -> Sample:
+        """The same on a device."""
+        return Sample(*(part.to(device) for part in self))
 
     def square_errors(self, frames: Tensor) -> Tensor:
         """Sum over each frame of squared errors of a reconstruction, (n,), as a codec has them."""
@@ -135,20 +155,44 @@ class Crop(NamedTuple):
 
 
 class Crops:
-    """Draws random crops from scenes; `smooth` of those with replicated bands are smoothed."""
+    """Draws random crops from sources; `smooth` of those with replicated bands are smoothed.
 
-    def __init__(self, scenes: Sequence[Scene], size: int, seed: int, smooth: float = 0.8) -> None:
-        self.scenes, self.size, self.smooth = scenes, size, smooth
+    Sources that are not in memory are read when they are drawn. Only `KEPT` of them take part at a
+    time, so that each is read once for many crops; after `PERIOD` crops come others.
+    """
+
+    def __init__(self, scenes: Sequence[Source], size: int, seed: int, smooth: float = 0.8) -> None:
+        self.scenes, self.size, self.smooth, self.seed = scenes, size, smooth, seed
         self.random = np.random.default_rng(seed)
-        weights = np.array([scene.weight for scene in scenes])
-        self.chances = weights / weights.sum()
+        self.drawn = 0
+        self._opened = lru_cache(KEPT)(lambda index: scenes[index].opened())
+        self._chances = lru_cache(1)(self._chances_in)
+
+    def go_to(self, drawn: int) -> None:
+        """Go on as after that many crops, whatever was drawn before: a run can be resumed."""
+        self.random, self.drawn = np.random.default_rng((self.seed, drawn)), drawn
+
+    def _chances_in(self, period: int) -> NDArray[np.float64]:
+        """Of each source to be drawn in a period."""
+        weights = np.array([scene.weight for scene in self.scenes])
+        lazy = [i for i, scene in enumerate(self.scenes) if not isinstance(scene, Scene)]
+        if len(lazy) > KEPT:
+            random = np.random.default_rng((self.seed, period, KEPT))
+            shares = weights[lazy] / weights[lazy].sum()
+            taken = random.choice(lazy, KEPT, replace=False, p=shares)
+            weights[np.setdiff1d(lazy, taken)] = 0
+        return weights / weights.sum()
 
     def draw(self) -> Crop:
         """A crop of a random frame."""
-        scene = self.scenes[self.random.choice(len(self.scenes), p=self.chances)]
-        step = int(self.random.integers(scene.frames.shape[0]))
+        chances = self._chances(self.drawn // PERIOD)
+        self.drawn += 1
+        index = int(self.random.choice(len(self.scenes), p=chances))
+        kept = self.scenes[index]
+        scene = kept if isinstance(kept, Scene) else self._opened(index)
+        frame = scene.frames[self.random.integers(len(scene.frames))]
         smooth = scene.replicated and self.random.random() < self.smooth
-        cut = self._cut(scene.frames, step, 6 if smooth else 1)
+        cut = self._cut(frame, 6 if smooth else 1)
         squared = np.zeros(len(S2L2A), np.bool_)
         if smooth and cut.all():
             for band, place in zip(cut, scene.places, strict=True):
@@ -162,11 +206,11 @@ class Crops:
         full[scene.places, : cut.shape[1], : cut.shape[2]] = cut
         return Crop(self._turned(full), np.isin(np.arange(len(S2L2A)), scene.places), squared)
 
-    def _cut(self, frames: Frames, step: int, unit: int) -> NDArray[np.float32]:
+    def _cut(self, frame: NDArray[Any], unit: int) -> NDArray[np.float32]:
         size = -(-self.size // unit) * unit
-        spare = [max(n - size, 0) // unit for n in frames.shape[2:]]
+        spare = [max(n - size, 0) // unit for n in frame.shape[1:]]
         y, x = (int(self.random.integers(s + 1)) * unit for s in spare)
-        cut = frames[step, :, y : y + size, x : x + size].astype(np.float32)
+        cut = frame[:, y : y + size, x : x + size].astype(np.float32)
         height, width = (n // unit * unit for n in cut.shape[1:])
         return cut[:, :height, :width]
 
@@ -193,7 +237,7 @@ class Batches:
         return Sample(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
     def _one(self) -> tuple[Tensor, Tensor, Tensor]:
-        for _ in range(TRIES):
+        for _ in range(PATIENCE):
             frame, bands, squared = self.crops.draw()
             values = torch.from_numpy(frame)
             valid = values > 0
@@ -202,10 +246,7 @@ class Batches:
             # Scenes smaller than a crop are mostly padding: take one in ten.
             if present.any() and (share[present].max() > 0.99 or self.crops.random.random() < 0.1):
                 return *self._normalised(values, valid, present), torch.from_numpy(squared)
-        raise ConfigError(
-            f"hardly any crop of {self.crops.size} pixels is at least half data: take smaller ones,"
-            " or other images"
-        )
+        raise ConfigError(f"{PATIENCE} crops in a row hold hardly anything but nodata")
 
     def _kept(self, bands: NDArray[np.bool_]) -> NDArray[np.bool_]:
         random = self.crops.random

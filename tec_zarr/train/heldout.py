@@ -17,15 +17,23 @@ STEPS = (96.0, 384.0, 1536.0)
 FRAMES = 8
 PEAK = 10000.0
 
+UNIT = 1000.0
+"""Digital numbers in a normalised unit; equal for all bands, so that all errors weigh the same."""
+
 
 class HeldOut:
-    """The same few frames at every call. `unit`: digital numbers in a normalised unit."""
+    """The same few frames at every call; none if `batches` is None."""
 
-    def __init__(self, batches: Batches, unit: float) -> None:
-        self.samples, self.unit = [batches.draw(1) for _ in range(FRAMES)], unit
+    def __init__(self, batches: Batches | None) -> None:
+        self.samples = [] if batches is None else [batches.draw(1) for _ in range(FRAMES)]
 
     def __call__(self, graph: TrainGraph) -> list[dict[str, Any]]:
-        """At each quantisation step: bits per pixel of all bands, and PSNR in dB at peak 10000."""
+        """At each quantisation step: bits per pixel of all bands, and PSNR in dB at peak 10000.
+
+        Empty if no frames are held out.
+        """
+        if not self.samples:
+            return []
         training = graph.training
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             measured = [self._at(graph.eval(), step) for step in STEPS]
@@ -33,12 +41,14 @@ class HeldOut:
         return measured
 
     def _at(self, graph: TrainGraph, step: float) -> dict[str, Any]:
-        place = torch.tensor([step / self.unit])
-        results = [(sample, graph(sample.frames, place)) for sample in self.samples]
+        device = next(graph.parameters()).device
+        size = torch.tensor([step / UNIT], device=device)
+        there = [sample.to(device) for sample in self.samples]
+        results = [(sample, graph(sample.frames, size)) for sample in there]
         bits = sum(float(result.bits) for _, result in results)
         squares = sum(float(sample.square_errors(result.frames)) for sample, result in results)
         pixels, values = (sum(of(sample) for sample in self.samples) for of in (_pixels, _values))
-        mse = max(squares * self.unit**2 / values, 1e-9)
+        mse = max(squares * UNIT**2 / values, 1e-9)
         return {
             "step": step,
             "bits_per_pixel": bits / pixels,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.config import TecOptions
 from tec_zarr.models import registry
 from tec_zarr.models.transforms import PatchTransform
+from tec_zarr.runtime import device, use_device
 from tec_zarr.train.data import Batches, Crops
 from tec_zarr.train.graph import COARSEST, FINEST, HIGH_RATE, TrainGraph
-from tec_zarr.train.heldout import HeldOut
-from tec_zarr.train.sources import open_scenes
+from tec_zarr.train.heldout import UNIT, HeldOut
+from tec_zarr.train.journal import check_same_run, continued
+from tec_zarr.train.sources import fitting_crop, open_sources
 from tec_zarr.train.start import start_from_covariances, start_from_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
 
-    Report = Callable[[dict[str, Any]], None]
-    """Gets the records of the log."""
-
-log = logging.getLogger(__name__)
-
-UNIT = 1000.0
-"""Digital numbers in a normalised unit; equal for all bands, so that all errors weigh the same."""
+    from tec_zarr.train.data import Source
+    from tec_zarr.train.journal import Record, Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,7 @@ class TrainConfig:
     """A training run."""
 
     data: Path | str
-    """Scenes, an archive or arrays, see `sources.open_scenes`."""
+    """A folder or a Zarr archive, see `sources.open_sources`."""
 
     out: Path
     """Folder of checkpoints and of the log."""
@@ -78,6 +75,13 @@ class TrainConfig:
 
     seed: int = 0
     save_every: int = 1000
+    """Steps between checkpoints."""
+
+    device: str = "auto"
+    """A torch device such as "cpu" or "cuda:0"; "auto": a GPU if there is one."""
+
+    reading: TecOptions = field(default_factory=lambda: TecOptions())
+    """What the data do not say of themselves: bands, nodata, scale, offset."""
 
 
 @dataclass(eq=False)
@@ -91,6 +95,11 @@ class State:
     optimiser: torch.optim.Optimizer
     step: int = 0
 
+    def move(self, place: torch.device) -> None:
+        """Move the weights to a device."""
+        self.graph.to(place)
+        self.average.to(place)
+
     def save(self, path: Path) -> None:
         """Write atomically."""
         partial = path.with_suffix(".partial")
@@ -99,41 +108,41 @@ class State:
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint."""
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location="cpu")
         for part in (self.graph, self.average, self.optimiser):
             part.load_state_dict(saved[next(k for k, v in vars(self).items() if v is part)])
         self.step = saved["step"]
 
 
 def train(config: TrainConfig, report: Report | None = None) -> Path:
-    """Train, or go on from the last checkpoint in `config.out`; returns the checkpoint's path."""
+    """Train, or go on from the last checkpoint in `config.out`; returns the checkpoint's path.
+
+    The log, `log.jsonl`, has a record every 100 steps; `report` is called with each of them.
+    Raises ConfigError if the data cannot be used, or if the folder holds a run with other options.
+    """
+    with use_device(config.device):
+        place = device()
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
-    scenes, others = open_scenes(config.data, config.crop)
-    crops = Crops(scenes, config.crop, config.seed)
-    unseen = Crops(others, config.crop, config.seed + 2, smooth=1)
-    held_out = HeldOut(Batches(unseen, mean, std, drop=0), UNIT)
-    state = new_state(config)
-    path = config.out / "checkpoint.pt"
+    check_same_run(config.out / "config.json", describe(config))
+    scenes, spare = open_sources(config.data, config.reading, config.crop, config.seed)
+    config = replace(config, crop=fitting_crop(scenes, config.crop))
+    batches = batches_of(scenes, config.crop, config.seed)
+    held_out = HeldOut(batches_of(spare, config.crop, 0, drop=0) if spare else None)
+    state, path = new_state(config), config.out / "checkpoint.pt"
+    if not path.exists():
+        _begin(state, config, batches_of(scenes, config.crop, config.seed, drop=0))
+    state.move(place)
     if path.exists():
         state.load(path)
-    else:
-        if config.start is None:
-            start_from_covariances(state.graph, Batches(crops, mean, std, drop=0))
-        else:
-            start_from_model(state.graph, registry.load(config.start, torch.device("cpu")))
-        state.average.load_state_dict(state.graph.state_dict())
-    with flushed(), (config.out / "log.jsonl").open("a") as lines:
-        for progress in run(state, Batches(crops, mean, std), config):
+    with flushed(), continued(config.out / "log.jsonl", state.step) as write:
+        for progress in run(state, batches, config):
             record = {**progress, "held_out": held_out(state.average)}
-            lines.write(json.dumps(record) + "\n")
-            lines.flush()
-            log.info("%s", record)
-            if report:
-                report(record)
+            write(record)
             if state.step % config.save_every == 0 or state.step == config.steps:
                 state.save(path)
+            if report:
+                report(record)
     return path
 
 
@@ -147,6 +156,21 @@ def flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+def batches_of(scenes: Sequence[Source], crop: int, seed: int, drop: float = 0.25) -> Batches:
+    """What draws batches from sources."""
+    mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
+    return Batches(Crops(scenes, crop, seed), mean, std, drop=drop)
+
+
+def _begin(state: State, config: TrainConfig, batches: Batches) -> None:
+    """Start from the model that is asked for, or from what the data say."""
+    if config.start is None:
+        start_from_covariances(state.graph, batches)
+    else:
+        start_from_model(state.graph, registry.load(config.start, torch.device("cpu")))
+    state.average.load_state_dict(state.graph.state_dict())
+
+
 def new_state(config: TrainConfig) -> State:
     """An untrained model and its optimiser."""
     graph, average = (_graph(config) for _ in range(2))
@@ -154,14 +178,18 @@ def new_state(config: TrainConfig) -> State:
     return State(graph, average.eval(), optimiser)
 
 
-def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[dict[str, float]]:
-    """Train to `config.steps`, yielding a record every 100 steps."""
+def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[Record]:
+    """Train to `config.steps`, yielding a record every 100 steps, or at every checkpoint."""
     began, sums = time.monotonic(), torch.zeros(4)
+    place = next(state.graph.parameters()).device
     while state.step < config.steps:
         for group in state.optimiser.param_groups:
             group["lr"] = config.rate * schedule(state.step, config.steps)
-        sample = batches.draw(config.batch)
-        step = draw_steps(config.batch)
+        # By step, not by run: what was stopped goes on as if it had not been.
+        batches.crops.go_to(config.batch * state.step)
+        torch.manual_seed(config.seed << 32 | state.step)
+        sample = batches.draw(config.batch).to(place)
+        step = draw_steps(config.batch).to(place)
         with torch.autocast(sample.frames.device.type, torch.bfloat16):
             result = state.graph.train()(sample.frames, step)
         squares = sample.square_errors(result.frames)
@@ -177,7 +205,7 @@ def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[dict[st
         pixels = config.batch * config.crop**2
         measures = [loss, result.bits.sum() / pixels, squares.sum() / pixels]
         sums += torch.tensor([*(measure.item() for measure in measures), 1])
-        if state.step % 100 == 0 or state.step == config.steps:
+        if state.step % min(100, config.save_every) == 0 or state.step == config.steps:
             loss_mean, bits, square, _ = (sums / sums[3]).tolist()
             yield {
                 "step": state.step,
@@ -221,6 +249,6 @@ def _state(value: object) -> object:
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
-    """The run as plain JSON, for the model card; folders by their names, not where they lie."""
-    places = {"data": Path(str(config.data)).name, "out": config.out.name}
-    return asdict(config) | places
+    """The run as plain JSON, for the model card; of the data the name only."""
+    plain = {key: value for key, value in asdict(config).items() if key not in ("out", "device")}
+    return json.loads(json.dumps(plain | {"data": Path(config.data).name}))

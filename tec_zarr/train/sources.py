@@ -1,231 +1,197 @@
-"""Where training frames come from: indexed scenes, Zarr archives, folders of arrays.
+"""Training data: a folder of scenes, a folder of arrays, or any Zarr archive, read as it is needed.
 
-Archives and .npy files are read where frames are cut out of them, never as a whole.
+Values become digital numbers by the same rules as in encoding (`tec_zarr.images`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from tec_zarr.archive.stores import local, open_datasets, open_group
-from tec_zarr.bands import S2L2A, resolve_bands
+from tec_zarr.archive.stores import local, open_datasets
+from tec_zarr.config import TecConfig
 from tec_zarr.cube import codec_in
 from tec_zarr.errors import ConfigError
 from tec_zarr.images import derived_options, images
-from tec_zarr.train.data import Scene, is_replicated, load_scenes
+from tec_zarr.train.blocks import HELD_OUT, Array, Block, block, blocks
+from tec_zarr.train.data import load_scenes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import zarr
+    import xarray as xr
     from numpy.typing import NDArray
 
-    Read = Callable[[int, slice, slice], NDArray[Any]]
-    """(frame, rows, columns) -> stored values (band, y, x)."""
+    from tec_zarr.archive.stores import Location
+    from tec_zarr.config import TecOptions
+    from tec_zarr.train.data import Scene, Source
+
+    Values = NDArray[Any]
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = 10
-"""One in this many scenes, rows or frames is held out."""
+MOST_BLOCKS = 20_000
+"""Blocks that a run looks at; of larger archives so many are drawn at random."""
 
-LOOK = 240
-"""Side of what is looked at to see whether bands are replicated; a multiple of all factors."""
-
-SUFFIXES = (".npy", ".npz")
+LEAST_SIDE = 32
+"""Smallest crop, in pixels; crops are multiples of it."""
 
 
-class Split(NamedTuple):
-    """Scenes to learn from, and others of the same kind to measure on."""
+def open_sources(
+    place: Location, reading: TecOptions, crop: int, seed: int
+) -> tuple[list[Source], list[Source]]:
+    """Sources for training and for validation; the latter may be none.
 
-    training: list[Scene]
-    held_out: list[Scene]
+    `place` is a folder with an `index.json` (see `data.load_scenes`), a folder of .npy and .npz
+    files with arrays (..., band, y, x), or any store that xarray opens, whose images are meant (see
+    `tec_zarr.encoding`). `reading` says what data do not say of themselves: bands, nodata, scale,
+    offset. Validation is by place, file or span of time, never by neighbouring pixels.
 
-
-class Units(NamedTuple):
-    """How stored values become digital numbers."""
-
-    nodata: float | None = 0.0
-    scale: float = 1.0
-    offset: float = 0.0
-
-    def numbers(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Digital numbers, at least 1, and 0 where there are none."""
-        values = stored.astype(np.float64)
-        missing = np.isnan(values)
-        if self.nodata is not None:
-            missing |= values == self.nodata
-        numbers = np.maximum(values * self.scale + self.offset, 1)
-        return np.where(missing, 0, numbers).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class LazyFrames:
-    """Frames in digital numbers, read when they are cut: `frames[step, :, rows, columns]`."""
-
-    read: Read
-    order: NDArray[np.int64]
-    """Places along the stored band axis of the bands that are used."""
-
-    units: Units
-    steps: range
-    rows: range
-    width: int
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(frame, band, y, x)."""
-        return len(self.steps), len(self.order), len(self.rows), self.width
-
-    def __getitem__(self, place: tuple[int, slice, slice, slice]) -> NDArray[np.float32]:
-        step, bands, rows, columns = place
-        inside = self.rows[rows]
-        stored = self.read(self.steps[step], slice(inside.start, inside.stop), columns)
-        return self.units.numbers(np.asarray(stored)[self.order[bands]])
-
-    def part(self, steps: slice, rows: slice) -> LazyFrames:
-        """Some of the frames, some of their rows."""
-        return replace(self, steps=self.steps[steps], rows=self.rows[rows])
-
-
-def open_scenes(data: Path | str, crop: int) -> Split:
-    """Scenes of a folder with an `index.json`, a Zarr archive, or a folder of arrays.
-
-    - An index: see `data.load_scenes`; its split "validation" is held out, if it has one.
-    - An archive: the images of all its groups by the rules of `tec_zarr.encoding`, with bands,
-      nodata, scale and offset as their metadata say; bands that level 2A lacks are left out.
-    - Arrays: .npy or .npz files of shape (..., band, y, x) in digital numbers, 0 or NaN is nodata;
-      12 or 13 bands, or those that `bands` in an .npz names beside `data`.
-
-    Else one in ten scenes is held out; of fewer scenes, the lowest tenth of the rows (at least
-    `crop` of them), or of images too low for that one in ten frames. Raises ConfigError if there
-    are no images, TecError if there is no such store.
+    Raises ConfigError if there is no image or if values cannot be understood.
     """
-    folder = local(data)
-    if folder is not None and (folder / "index.json").is_file():
-        return _indexed(folder, crop)
-    files = sorted(folder.iterdir()) if folder is not None and folder.is_dir() else []
-    files = [path for path in files if path.suffix in SUFFIXES]
-    scenes = [_array_scene(path) for path in files] if files else list(_archived(data))
-    if not scenes:
-        raise ConfigError(f"{data} has no images of Sentinel-2: no axes (..., band, y, x)")
-    return _held_out(scenes, crop)
+    path = local(place)
+    if path is not None and (path / "index.json").is_file():
+        return list(load_scenes(path)), list(_validation_scenes(path))
+    files = [] if path is None or not path.is_dir() else sorted(_array_files(path))
+    found = _of_files(files, reading, crop) if files else _of_archive(place, reading, crop)
+    if len(found) > MOST_BLOCKS:
+        chosen = np.random.default_rng(seed).choice(len(found), MOST_BLOCKS, replace=False)
+        found = [found[index] for index in sorted(chosen)]
+    return held_out(found, seed)
 
 
-def _indexed(folder: Path, crop: int) -> Split:
-    training = load_scenes(folder)
+def fitting_crop(sources: Sequence[Source], crop: int) -> int:
+    """The side of crops: `crop`, or less if the median block is smaller.
+
+    Raises ConfigError for blocks that are too small.
+    """
+    sides = [min(source.size) for source in sources if isinstance(source, Block)]
+    if not sides or (side := int(np.median(sides))) >= crop:
+        return crop
+    if side < LEAST_SIDE:
+        raise ConfigError(f"images of {side} pixels are too small; {LEAST_SIDE} are needed")
+    return side // LEAST_SIDE * LEAST_SIDE
+
+
+def held_out(parts: Sequence[Block], seed: int) -> tuple[list[Source], list[Source]]:
+    """Split by group; with a single one all is for training."""
+    groups = sorted({part.group for part in parts})
+    if len(groups) < 2:
+        log.warning("too little data to hold some out for validation")
+        return list(parts), []
+    count = max(1, round(len(groups) / HELD_OUT))
+    chosen = set(np.random.default_rng(seed).choice(groups, count, replace=False).tolist())
+    kept = [part for part in parts if part.group not in chosen]
+    return list(kept), [part for part in parts if part.group in chosen]
+
+
+def _validation_scenes(folder: Path) -> list[Scene]:
     try:
-        return Split(training, load_scenes(folder, "validation"))
+        return load_scenes(folder, "validation")
     except ConfigError:
-        return _held_out(training, crop)
+        return []
 
 
-def _archived(data: Path | str) -> Iterator[Scene]:
-    root = open_group(data)
-    for path, group in open_datasets(data).items():
-        for name, image in images(group).items():
-            where = f"{path}/{name}".lstrip("/")
-            if codec_in(image.encoding):
-                log.warning("%s is compressed with TEC: a model learns what that made of it", where)
-            array = cast("zarr.Array[Any]", root[where])  # dask would cost more than reading
-            yield from _scene(where, _reader(array), image.shape, derived_options(image, {}))
+# Archives
 
 
-def _reader(array: zarr.Array[Any]) -> Read:
-    leading = array.shape[:-3]
-
-    def read(frame: int, rows: slice, columns: slice) -> NDArray[Any]:
-        index = np.unravel_index(frame, leading) if leading else ()
-        place: Any = (*map(int, index), slice(None), rows, columns)
-        return np.asarray(array[place])
-
-    return read
-
-
-def _array_scene(path: Path) -> Scene:
-    bands: tuple[str, ...] | None = None
-    if path.suffix == ".npy":
-        values = np.load(path, mmap_mode="r")
-    else:
-        with np.load(path) as file:
-            if "data" not in file:
-                raise ConfigError(f"{path} has no array `data`, only {sorted(file)}")
-            values = file["data"]
-            bands = tuple(map(str, file["bands"])) if "bands" in file else None
-    if values.ndim < 3 or values.dtype.kind not in "iuf":
-        raise ConfigError(f"{path} holds {values.dtype} {values.shape}, not (..., band, y, x)")
-    flat = values.reshape(-1, *values.shape[-3:])
-
-    def read(frame: int, rows: slice, columns: slice) -> NDArray[Any]:
-        return np.asarray(flat[frame, :, rows, columns])
-
-    found = list(_scene(path.name, read, values.shape, {"bands": bands}))
+def _of_archive(place: Location, reading: TecOptions, crop: int) -> list[Block]:
+    found = [
+        part
+        for path, group in open_datasets(place).items()
+        for name, image in images(group).items()
+        for part in _of_image(f"{path}/{name}", image, reading, crop)
+    ]
     if not found:
-        raise ConfigError(f"{path} has no bands of level 2A: {bands}")
-    return found[0]
+        raise ConfigError(
+            f"{place} has no image with the axes (..., band, y, x); tec_zarr.stack_bands makes one"
+            " of variables for single bands"
+        )
+    return found
 
 
-def _scene(
-    name: str, read: Read, shape: Sequence[int], options: Mapping[str, Any]
-) -> Iterator[Scene]:
-    """One scene, or none if there are no pixels or no bands to learn from."""
-    *leading, count, height, width = shape
-    bands = resolve_bands(options.get("bands"), count)
-    used = sorted((S2L2A.index(band), i) for i, band in enumerate(bands) if band in S2L2A)
-    steps = math.prod(leading)
-    if not used or not steps * height * width:
-        log.warning("%s has nothing to learn from", name)
-        return
-    nodata = options.get("nodata", 0.0)
-    units = Units(
-        None if nodata is None else float(nodata), options.get("scale", 1), options.get("offset", 0)
-    )
-    order, places = np.array([i for _, i in used]), np.array([place for place, _ in used])
-    frames = LazyFrames(read, order, units, range(steps), range(height), width)
-    weight = float(steps * height * width) ** 0.6  # as of indexed scenes
-    yield Scene(frames, places, _looks_replicated(frames, places), weight)
+def _of_image(name: str, image: xr.DataArray, reading: TecOptions, crop: int) -> Iterator[Block]:
+    stored = codec_in(image.encoding)
+    if stored is not None:
+        log.warning("%s was compressed with TEC: what it lost, training cannot know", name)
+        codec = replace(stored, **reading)
+    else:
+        codec = TecConfig(**derived_options(image, reading))
+    chunks = image.chunks or tuple((size,) for size in image.shape)
+    unit = (chunks[-2][0], chunks[-1][0])
+
+    def read(index: tuple[Any, ...]) -> Values:
+        return np.asarray(image[index].values)
+
+    yield from blocks(Array(name, image.shape, unit, read), codec, crop)
 
 
-def _looks_replicated(frames: LazyFrames, places: NDArray[np.int64]) -> bool:
-    """Whether the middle of some frame with data is replicated as `is_replicated` says."""
-    steps, _, height, width = frames.shape
-    y, x = (max(0, size - LOOK) // 2 // LOOK * LOOK for size in (height, width))
-    for step in range(0, steps, max(1, steps // 4)):
-        cut = frames[step, :, slice(y, min(y + LOOK, height)), slice(x, min(x + LOOK, width))]
-        if (cut > 0).all() and cut.std(axis=(1, 2)).all():
-            return is_replicated(cut, places)
-    return False
+# Folders of arrays
 
 
-def _held_out(scenes: list[Scene], crop: int) -> Split:
-    if len(scenes) >= HELD_OUT:
-        kept = [scene for i, scene in enumerate(scenes) if i % HELD_OUT]
-        return Split(kept, scenes[::HELD_OUT])
-    pairs = [_parts(scene, crop) for scene in scenes]
-    return Split([first for first, _ in pairs], [last for _, last in pairs])
+def _array_files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.suffix in (".npy", ".npz"))
 
 
-def _parts(scene: Scene, crop: int) -> tuple[Scene, Scene]:
-    """What is kept of a scene, and what is held out; of a single small frame both are all of it."""
-    steps, _, height, _ = scene.frames.shape
-    rows = max(-(-height // HELD_OUT), crop)
-    if height >= 4 * rows:
-        cut = (height - rows) // LOOK * LOOK or height - rows
-        return _part(scene, rows=slice(cut)), _part(scene, rows=slice(cut, None))
-    count = -(-steps // HELD_OUT)
-    if steps > 1:
-        return _part(scene, slice(steps - count)), _part(scene, slice(steps - count, steps))
-    log.warning("a single image of %d rows is too small to hold out a part of it", height)
-    return scene, scene
+def _of_files(files: Sequence[Path], reading: TecOptions, crop: int) -> list[Block]:
+    found = [part for path in files for part in _of_file(path, reading, crop)]
+    if len(files) < 2:
+        return found
+    return [replace(part, group=part.group.split("#")[0]) for part in found]
 
 
-def _part(scene: Scene, steps: slice = slice(None), rows: slice = slice(None)) -> Scene:
-    frames = scene.frames
-    if isinstance(frames, LazyFrames):
-        return replace(scene, frames=frames.part(steps, rows))
-    return replace(scene, frames=frames[steps, :, rows])
+def _of_file(path: Path, reading: TecOptions, crop: int) -> Iterator[Block]:
+    values, bands = _opened(path)
+    if values.ndim < 3 or values.dtype.kind not in "iuf":
+        raise ConfigError(f"{path} holds {values.dtype} {values.shape}, no (..., band, y, x)")
+    codec = _codec_of_values(path, values.dtype, bands, reading)
+
+    def read(index: tuple[Any, ...]) -> Values:
+        return np.array(_opened(path)[0][index])
+
+    array = Array(path.name, values.shape, values.shape[-2:], read)
+    if path.suffix == ".npy":
+        yield from blocks(array, codec, crop)
+    else:  # reading a part of it costs as much as reading all
+        yield block(array, codec, (Ellipsis,), array.name)
+
+
+def _opened(path: Path) -> tuple[Values, Sequence[str] | None]:
+    """The images in a file, mapped into memory if it is .npy, and the names of their bands."""
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, mmap_mode="r"), None
+        with np.load(path) as file:
+            return _members(file, path)
+    except (OSError, ValueError, EOFError, BadZipFile) as err:
+        if isinstance(err, ConfigError):
+            raise
+        raise ConfigError(f"{path} is no file of NumPy arrays: {err}") from err
+
+
+def _members(file: Mapping[str, Values], path: Path) -> tuple[Values, Sequence[str] | None]:
+    """The images in an .npz file, and the names of their bands if it has them."""
+    names = [name for name in file if name != "bands"]
+    chosen = "data" if "data" in names else names[0] if len(names) == 1 else None
+    if chosen is None:
+        raise ConfigError(f"{path} holds {names}: call the images 'data'")
+    bands = [str(name) for name in file["bands"]] if "bands" in file else None
+    return file[chosen], bands
+
+
+def _codec_of_values(
+    path: Path, dtype: np.dtype[Any], bands: Sequence[str] | None, reading: TecOptions
+) -> TecConfig:
+    if dtype.kind == "f" and "scale" not in reading:
+        raise ConfigError(
+            f"{path} holds {dtype} without saying of what: give scale=10000 if the values are"
+            " reflectances (0..1), scale=1 if they are digital numbers"
+        )
+    own: TecOptions = {"nodata": math.nan if dtype.kind == "f" else 0, "bands": bands}
+    return TecConfig(**own | reading)

@@ -1,0 +1,174 @@
+"""Training from data to a model: stopped and gone on with, from a model, by command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from tec_zarr.bands import S2L2A
+from tec_zarr.codec import decode_chunk, encode_chunk
+from tec_zarr.config import TecConfig
+from tec_zarr.errors import ConfigError, TecError
+from tec_zarr.evaluate.plots import training_plot
+from tec_zarr.models import artifact as artifacts
+from tec_zarr.models import registry
+from tec_zarr.train import journal
+from tec_zarr.train.fit import fit
+from tec_zarr.train.heldout import STEPS
+from tec_zarr.train.loop import TrainConfig, describe, train
+from tec_zarr.train.start import start_from_covariances
+from tests.cubes import dataset
+from tests.test_cli import run
+from tests.tiny import strided_artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tec_zarr.train.journal import Record, Report
+
+SIZES: dict[str, Any] = {
+    "batch": 2, "crop": 64, "width": 8, "lead": 4, "coarse": (16, 48), "fine": (60, 704),
+    "save_every": 2, "device": "cpu",
+}  # fmt: skip
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(step: int) -> Report:
+    """A power cut, just after a record was written."""
+
+    def look(record: Record) -> None:
+        if record["step"] == step:
+            raise StoppedError
+
+    return look
+
+
+def log_of(folder: Path) -> list[Record]:
+    return [
+        {key: value for key, value in record.items() if key != "seconds"}
+        for record in journal.read(folder / "log.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes with an index."""
+    folder = tmp_path_factory.mktemp("scenes")
+    random = np.random.default_rng(0)
+    y, x = np.indices((96, 96)) / 9.0
+    base = 1500 + 600 * np.sin(y) * np.cos(x)
+    scales = 1 + 0.1 * np.arange(12)[:, None, None]
+    scene = (base * scales + random.normal(0, 60, (12, 96, 96))).clip(1).astype(np.uint16)
+    for band, factor in zip(scene, (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2), strict=True):
+        band[...] = band[::factor, ::factor].repeat(factor, 0).repeat(factor, 1)
+    fewer = scene[1:11].copy()
+    fewer[:, :10] = 0
+    for name, data, bands in (("a", scene, S2L2A), ("b", fewer, S2L2A[1:11])):
+        np.savez(folder / f"{name}.npz", data=data[None], bands=bands)
+    samples = [{"file": f"{n}.npz", "split": "train", "level": "L2A"} for n in "ab"]
+    (folder / "index.json").write_text(json.dumps({"samples": samples}))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at few frames before the first step."""
+    few = partial(start_from_covariances, frames=20)
+    monkeypatch.setattr("tec_zarr.train.loop.start_from_covariances", few)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store as somebody else has it: eight dates, chunked."""
+    path = tmp_path_factory.mktemp("archive") / "cube.zarr"
+    data = dataset((8, 12, 96, 96))
+    own: Any = {"s2": {"chunks": (1, 12, 96, 96)}, "y": {"_FillValue": None}}
+    data.drop_vars("x").to_zarr(path, zarr_format=2, encoding=own)
+    return path
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
+    archive: Path, tmp_path: Path
+) -> None:
+    whole = TrainConfig(data=archive, out=tmp_path / "whole", steps=4, **SIZES)
+    stopped = replace(whole, out=tmp_path / "stopped")
+    train(whole)
+    with pytest.raises(StoppedError):
+        train(stopped, stop_at(2))
+    with (stopped.out / "log.jsonl").open("a") as lines:
+        lines.write('{"step": 3, "loss": 0}\n{"step"')
+    train(stopped)
+    assert log_of(stopped.out) == log_of(whole.out)
+    assert [record["step"] for record in log_of(whole.out)] == [2, 4]
+    for record in log_of(whole.out):
+        assert [point["step"] for point in record["held_out"]] == list(STEPS)
+        psnr = [point["psnr"] for point in record["held_out"]]
+        rates = [point["bits_per_pixel"] for point in record["held_out"]]
+        assert psnr == sorted(psnr, reverse=True)
+        assert rates == sorted(rates, reverse=True)
+    states = [torch.load(run.out / "checkpoint.pt") for run in (whole, stopped)]
+    for name, value in states[0]["average"].items():
+        assert torch.equal(value, states[1]["average"][name])
+    with pytest.raises(ConfigError, match="other batch, seed"):
+        train(replace(whole, seed=1, batch=3))
+    assert "archive" not in str(describe(whole))
+
+
+@pytest.mark.slow
+def test_fine_tuning_to_an_archive_from_end_to_end(
+    folder: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEC_ZARR_CACHE", str(tmp_path / "cache"))
+    scratch = TrainConfig(data=folder, out=tmp_path / "new", steps=2, **SIZES)
+    first = registry.add(fit(scratch, frames=20).path)
+    options = ("--steps", 2, "--batch", 2, "--save-every", 1, "--frames", 20, "--plot")
+    told = run("train", archive, tmp_path / "more", "--from", first, "--device", "cpu", *options)
+    assert told.count("step 1 of 2") == told.count("step 2 of 2") == 1
+    assert "dB" in told
+    (artifact,) = (tmp_path / "more").glob("*.safetensors")
+    assert (tmp_path / "more" / "log.png").stat().st_size > 1000
+    second = run("models", "add", artifact).strip()
+    assert second in told
+    assert second != first
+    assert '"data": "cube.zarr"' in run("models", "show", second)
+    card = artifacts.load(artifact).card["training"]
+    assert (card["data"], card["start"], card["width"]) == ("cube.zarr", first, 8)
+    registry.forget()
+    chunk = np.load(folder / "a.npz")["data"]
+    back = decode_chunk(encode_chunk(chunk, TecConfig(model=second, quality=44)))
+    registry.forget()
+    error = back.astype(float) - chunk
+    assert 10 * np.log10(1e8 / np.square(error).mean()) > 38
+
+
+def test_models_of_other_kinds_are_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = strided_artifact().save(tmp_path / "a.tec.safetensors")
+    monkeypatch.setenv("TEC_ZARR_MODELS", str(tmp_path))
+    config = TrainConfig(data=tmp_path, out=tmp_path, start=identity)
+    with pytest.raises(ConfigError, match="bundled TEC-FP"):
+        fit(config)
+
+
+def test_a_log_is_drawn_with_and_without_held_out_frames(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 100, "loss": 1.5, "held_out": []}\n')
+    training_plot(tmp_path / "log.jsonl", tmp_path / "log.png")
+    assert (tmp_path / "log.png").stat().st_size > 1000
+    with pytest.raises(TecError, match="no log"):
+        training_plot(tmp_path / "nowhere.jsonl", tmp_path / "log.png")
+
+
+def test_crops_that_do_not_fit_the_network_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="multiple of 32"):
+        fit(TrainConfig(data=tmp_path, out=tmp_path / "out", crop=40))
+    assert not (tmp_path / "out").exists()
