@@ -196,8 +196,7 @@ def test_hostile_bytes_are_an_error_or_rotations(data: bytes, bands: int, frames
         assert len(turn.angles) == angles_of(bands, turn.leading)
     found = spectral.rotations(stored, random_rotations(bands, 0))
     assert np.allclose(found @ found.swapaxes(2, 3), np.eye(bands), atol=1e-12)
-    default = not any(turn.leading for frame in stored for turn in frame)
-    assert spectral.pack(stored) == (b"" if default else data)
+    assert spectral.pack(stored) == data
 
 
 @given(st.data(), st.integers(2, 12))
@@ -217,6 +216,12 @@ def test_bits_behind_the_last_angle_are_an_error() -> None:
     assert len(packed) == 4
     with pytest.raises(FormatError, match="longer"):
         spectral.unpack(packed[:-1] + bytes([packed[-1] | 1]), 1, 2)
+
+
+@pytest.mark.parametrize(("frames", "size"), [(1, 2), (3, 6)])
+def test_default_rotations_have_one_form(frames: int, size: int) -> None:
+    with pytest.raises(FormatError, match="all default"):
+        spectral.unpack(bytes(size), frames, 12)
 
 
 @pytest.mark.parametrize("bands", range(1, 16))

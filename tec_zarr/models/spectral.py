@@ -161,6 +161,8 @@ def unpack(data: bytes, frames: int, bands: int) -> Turns:
         found.append(Turn(int(count), angles))
     if len(bits) - place >= 8 or bits[place:].any():
         raise FormatError("the rotations of a tile are longer than they should be")
+    if not any(turn.leading for turn in found):
+        raise FormatError("the rotations of a tile are all default, and are stored nevertheless")
     starts = range(0, len(found), len(EDGES))
     return tuple(found[start : start + len(EDGES)] for start in starts)
 
