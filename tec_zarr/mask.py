@@ -20,6 +20,7 @@ NONE, ALL, BEFORE, SHARED, PER_BAND = range(5)
 """How the mask of a frame is stored: False, True, as in the frame before, one for all bands, one
 for each band."""
 
+LARGEST = float(np.finfo(np.float32).max)  # networks see single precision
 MARGIN = 16  # pixels around what is masked that `fill` looks at
 RAW_DEFLATE = -15  # RFC 1951 without header and checksum: the chunk has its own
 
@@ -27,7 +28,8 @@ RAW_DEFLATE = -15  # RFC 1951 without header and checksum: the chunk has its own
 def nodata_mask(chunk: NDArray[Any], nodata: float | None) -> Bools:
     """Return where `chunk` has no data, in the chunk's shape.
 
-    ConfigError: `nodata` is no value of the dtype, or other pixels are NaN or infinite.
+    ConfigError: `nodata` is no value of the dtype, or other pixels are NaN, infinite, or beyond
+    the range of single precision.
     """
     absent = np.zeros(chunk.shape, np.bool_)
     if nodata is not None:
@@ -36,11 +38,12 @@ def nodata_mask(chunk: NDArray[Any], nodata: float | None) -> Bools:
         if np.isnan(value):
             np.isnan(chunk, out=absent)
     if chunk.dtype.kind == "f":
-        odd = ~np.isfinite(chunk)
+        odd = ~(np.abs(chunk) <= LARGEST)
         if odd.any() and (odd & ~absent).any():
             raise ConfigError(
-                f"valid pixels of the chunk are NaN or infinite, and nodata is {nodata}: name the "
-                'value that stands for no data (nodata="NaN"), or replace these pixels'
+                f"valid pixels of the chunk are NaN or infinite, or beyond {LARGEST:.1e}, and "
+                f"nodata is {nodata}: name the value that stands for no data "
+                '(nodata="NaN"), or replace these pixels'
             )
     return absent
 

@@ -114,7 +114,8 @@ def test_a_view_encodes_like_its_copy(tiny: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "nodata"), [("<u2", 0), ("<u2", 65535), ("<i2", -9999), ("<f4", "NaN"), (">f8", 0)]
+    ("dtype", "nodata"),
+    [("<u2", 0), ("<u2", 65535), ("<i2", -9999), ("<f4", "NaN"), (">f8", 0), ("<f8", -1.7e308)],
 )
 def test_nodata_is_exact(tiny: str, dtype: str, nodata: Any) -> None:
     random = np.random.default_rng(1)

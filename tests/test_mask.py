@@ -70,10 +70,10 @@ def test_nan_is_nodata_if_it_is_declared() -> None:
     np.testing.assert_array_equal(nodata_mask(chunk, math.nan), np.isnan(chunk))
 
 
-@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 1e39, -1.7e308])
 @pytest.mark.parametrize("nodata", [None, 0, 7.5])
-def test_nan_and_infinity_must_be_declared(odd: float, nodata: float | None) -> None:
-    chunk = np.ones((1, 1, 4, 4), np.float32)
+def test_what_no_network_can_see_must_be_declared(odd: float, nodata: float | None) -> None:
+    chunk = np.full((1, 1, 4, 4), np.finfo(np.float32).max, np.float64)
     assert not nodata_mask(chunk, nodata).any()
     chunk[0, 0, 1, 1] = odd
     with pytest.raises(ConfigError, match=r"NaN or infinite.*nodata"):

@@ -44,7 +44,8 @@ def encode_tiles(
     `blocks` tells for each tile how its bands are replicated. Returns the tiles' sections and the
     symbols as a reader will see them.
     """
-    values = stored.astype(np.float32)
+    with np.errstate(over="ignore"):  # nodata may be beyond single precision; `fill` replaces it
+        values = stored.astype(np.float32)
     absent: NDArray[np.bool_] = np.zeros(values.shape[:3], np.bool_)
     masks = [b""] * len(values)
     if nodata is not None:
