@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 import warnings
 from typing import TYPE_CHECKING, Literal
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -13,6 +15,7 @@ from zarr.storage import MemoryStore
 
 from tec_zarr import TecError, archive, encoding
 from tec_zarr.archive.stores import OPENS_FILL_VALUES
+from tec_zarr.codec import decode_chunk
 from tec_zarr.errors import ChecksumError, ConfigError, FormatError
 from tests.cubes import WORST, Whatever, dataset, error
 
@@ -231,6 +234,29 @@ def test_damage_stops_decompression_and_says_where_to_look(tmp_path: Path) -> No
     with pytest.raises(ChecksumError) as caught:
         archive.decompress(target, tmp_path / "again.zarr")
     assert "tec-zarr verify" in str(caught.value.__notes__)
+    assert is_left(tmp_path) == {"plain.zarr", "archive.zarr"}
+
+
+def test_nothing_is_written_any_more_when_decompression_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, target = made(tmp_path)
+    rewrite(target / "s2" / "c" / "0" / "0" / "0" / "0", flip)
+    running = []
+
+    def slowly(data: Whatever) -> Whatever:
+        running.append(1)
+        try:
+            decoded = decode_chunk(data)
+            time.sleep(0.2)
+            return decoded
+        finally:
+            running.pop()
+
+    monkeypatch.setattr("tec_zarr.serializer.decode_chunk", slowly)
+    with dask.config.set(num_workers=4), pytest.raises(ChecksumError):
+        archive.decompress(target, tmp_path / "again.zarr")
+    assert not running
     assert is_left(tmp_path) == {"plain.zarr", "archive.zarr"}
 
 

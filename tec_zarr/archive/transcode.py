@@ -5,6 +5,8 @@ Both go through xarray and dask, so that at no time more than some chunks are in
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numcodecs
@@ -13,6 +15,7 @@ import xarray as xr
 from numcodecs.registry import get_codec
 from zarr.registry import get_codec_class
 
+from tec_zarr import runtime
 from tec_zarr.archive.stores import (
     NEEDED,
     OPENS_FILL_VALUES,
@@ -30,6 +33,7 @@ from tec_zarr.images import images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextvars import Context
 
     from tec_zarr.archive.stores import Location, Progress
     from tec_zarr.config import TecOptions
@@ -206,7 +210,11 @@ def _keeps_fill_value(variable: xr.Variable) -> bool:
 
 
 def _finish(store: Location, pending: list[Any], progress: Progress | None) -> None:
-    """Compute all that is still to be written, chunk by chunk."""
+    """Compute all that is still to be written, chunk by chunk.
+
+    In threads that have ended when this ends: those of dask go on writing after one has failed.
+    """
+    from dask import config
     from dask.base import compute
     from dask.callbacks import Callback
 
@@ -215,6 +223,14 @@ def _finish(store: Location, pending: list[Any], progress: Progress | None) -> N
             counts = {key: len(state[key]) for key in ("finished", "ready", "waiting", "running")}
             progress(counts["finished"], sum(counts.values()))
 
-    with Callback(posttask=report):  # type: ignore[no-untyped-call] # dask has no types
+    count = config.get("num_workers", None) or runtime.cores()
+    threads = ThreadPoolExecutor(count, initializer=_enter, initargs=(copy_context(),))
+    with Callback(posttask=report), threads, config.set(pool=threads):  # type: ignore[no-untyped-call] # dask has no types
         compute(*pending)  # type: ignore[no-untyped-call]
     consolidate(store)
+
+
+def _enter(context: Context) -> None:
+    """Let a thread see what its caller has chosen."""
+    for variable, value in context.items():
+        variable.set(value)
