@@ -22,7 +22,7 @@ from tec_zarr.errors import (
     TecError,
 )
 from tec_zarr.models import artifact as artifacts
-from tests.tiny import RGB, patch_artifact, strided_artifact
+from tests.tiny import RGB
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,27 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Pair = tuple[bytes, Any]
+pytestmark = pytest.mark.usefixtures("known_models")
+
 DTYPES = ("|u1", "<u2", "<i2", "<i4", "<f4", "<f8", ">u2", ">i2", ">i4", ">f4", ">f8")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def tiny(folder: Path) -> str:
-    return patch_artifact().save(folder / "patch.tec.safetensors")
-
-
-@pytest.fixture(scope="module")
-def strided(folder: Path) -> str:
-    return strided_artifact().save(folder / "strided.tec.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def known_models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEC_ZARR_MODELS", str(folder))
 
 
 def scene(*shape: int, seed: int = 0) -> NDArray[np.uint16]:
@@ -216,9 +198,9 @@ def test_a_window_is_a_part_of_the_chunk(tiny_chunk: Pair, data: st.DataObject) 
 
 
 @pytest.fixture(scope="module")
-def tiny_chunk(tiny: str, folder: Path) -> Pair:
+def tiny_chunk(tiny: str, model_folder: Path) -> Pair:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TEC_ZARR_MODELS", str(folder))
+        patch.setenv("TEC_ZARR_MODELS", str(model_folder))
         chunk = scene(2, 3, 150, 200)
         chunk[:, :, :80, 130:] = 0
         encoded = encode_chunk(chunk, options(tiny, tile=64))
@@ -312,12 +294,12 @@ def test_a_missing_model_is_named(tiny: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_changed_artifact_is_refused(
-    tiny: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tec_zarr.models import registry
 
     data = encode_chunk(scene(3, 64, 64), options(tiny))
-    genuine = artifacts.load(folder / "patch.tec.safetensors")
+    genuine = artifacts.load(model_folder / "patch.tec.safetensors")
     tensors = dict(genuine.tensors)
     tensors["mean"] = tensors["mean"] + 1
     artifacts.Artifact(genuine.fields, tensors).save(tmp_path / f"{tiny}.tec.safetensors")
@@ -356,7 +338,7 @@ def test_threads_agree(tiny: str) -> None:
     ids=["sse41", "avx2"],
 )
 def test_other_instruction_sets_decode_the_same(
-    tiny_chunk: Pair, folder: Path, tmp_path: Path, variables: dict[str, str]
+    tiny_chunk: Pair, model_folder: Path, tmp_path: Path, variables: dict[str, str]
 ) -> None:
     import os
 
@@ -367,7 +349,7 @@ def test_other_instruction_sets_decode_the_same(
         "np.save(sys.argv[2], decode_chunk(open(sys.argv[1], 'rb').read()))"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path / "chunk"), str(tmp_path / "back.npy")]
-    environment = {**os.environ, **variables, "TEC_ZARR_MODELS": str(folder)}
+    environment = {**os.environ, **variables, "TEC_ZARR_MODELS": str(model_folder)}
     subprocess.run(arguments, check=True, env=environment)
     back = np.load(tmp_path / "back.npy")
     assert np.abs(back.astype(int) - decoded).max() <= 1

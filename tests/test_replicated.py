@@ -18,7 +18,7 @@ from tec_zarr.replication import ALONE
 from tests.chunks import changed
 from tests.test_codec import DTYPES, options, rmse, scene
 from tests.test_replication import squares
-from tests.tiny import RGB, patch_artifact, strided_artifact
+from tests.tiny import RGB
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,23 +27,10 @@ if TYPE_CHECKING:
 
     from tec_zarr.container import Front, TileData
 
+pytestmark = pytest.mark.usefixtures("known_models")
+
 BLOCKS = (Replication(6, 4, 1), ALONE, Replication(2, 0, 1))
 """How the bands of `steps` are replicated."""
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def tiny(folder: Path) -> str:
-    return patch_artifact().save(folder / "patch.tec.safetensors")
-
-
-@pytest.fixture(autouse=True)
-def known_models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEC_ZARR_MODELS", str(folder))
 
 
 def steps(*shape: int) -> NDArray[np.uint16]:
@@ -154,10 +141,10 @@ def test_pixels_are_means_over_the_valid_part_of_a_square_in_its_tile(tiny: str)
 
 
 @pytest.fixture(scope="module")
-def stepped(tiny: str, folder: Path) -> tuple[bytes, NDArray[Any]]:
+def stepped(tiny: str, model_folder: Path) -> tuple[bytes, NDArray[Any]]:
     """A chunk of six tiles whose squares lie across their borders."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TEC_ZARR_MODELS", str(folder))
+        patch.setenv("TEC_ZARR_MODELS", str(model_folder))
         chunk = steps(2, 3, 150, 200)
         chunk[:, :, :80, 130:] = 0
         encoded = encode_chunk(chunk, options(tiny, tile=64))
@@ -231,8 +218,7 @@ def test_flipped_bits_of_rotations_are_noticed(
 
 
 @pytest.mark.parametrize("side", [b"\0", b"side", bytes(1000)])
-def test_rotations_in_models_without_them_are_an_error(folder: Path, side: bytes) -> None:
-    strided = strided_artifact().save(folder / "strided.tec.safetensors")
+def test_rotations_in_models_without_them_are_an_error(strided: str, side: bytes) -> None:
     data = encode_chunk(scene(1, 12, 64, 64), options(strided, quality=10, bands=None))
     front, (tile,) = opened(data)
     assert tile.side == b""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.bands import MEANS
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.errors import ConfigError
@@ -23,53 +23,25 @@ from tec_zarr.train.loop import TrainConfig, draw_steps, new_state, schedule, tr
 from tec_zarr.train.start import start_from_covariances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def subnormal_numbers() -> Iterator[None]:
-    """Training flushes them to zero; other tests want them back."""
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes, one with replicated bands, one with ten bands and nodata."""
-    folder = tmp_path_factory.mktemp("scenes")
-    random = np.random.default_rng(0)
-    y, x = np.indices((96, 96)) / 9.0
-    base = 1500 + 600 * np.sin(y) * np.cos(x)
-    scales = 1 + 0.1 * np.arange(12)[:, None, None]
-    scene = (base * scales + random.normal(0, 60, (12, 96, 96))).clip(1).astype(np.uint16)
-    for band, factor in zip(scene, (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2), strict=True):
-        band[...] = band[::factor, ::factor].repeat(factor, 0).repeat(factor, 1)
-    fewer = scene[1:11].copy()
-    fewer[:, :10] = 0
-    for name, data, bands in (("a", scene, S2L2A), ("b", fewer, S2L2A[1:11])):
-        np.savez(folder / f"{name}.npz", data=data[None], bands=bands)
-    samples = [{"file": f"{n}.npz", "split": "train", "level": "L2A"} for n in "ab"]
-    (folder / "index.json").write_text(json.dumps({"samples": samples}))
-    return folder
-
-
-def test_scenes_say_what_they_are(folder: Path) -> None:
-    first, second = load_scenes(folder)
+def test_scenes_say_what_they_are(scenes: Path) -> None:
+    first, second = load_scenes(scenes)
     assert first.replicated
     assert not is_replicated(second.frames[0] + np.arange(96, dtype=np.uint16), second.places)
     with pytest.raises(ConfigError, match="validation"):
-        load_scenes(folder, "validation")
+        load_scenes(scenes, "validation")
 
 
-def batches(folder: Path, smooth: float = 0.8, drop: float = 0.25) -> Batches:
+def batches(scenes: Path, smooth: float = 0.8, drop: float = 0.25) -> Batches:
     mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((12,), 1000.0)
-    return Batches(Crops(load_scenes(folder), 64, 3, smooth), mean, std, drop)
+    return Batches(Crops(load_scenes(scenes), 64, 3, smooth), mean, std, drop)
 
 
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
-def test_crops_with_replicated_bands_become_smooth(folder: Path, smooth: float) -> None:
-    crops = Crops(load_scenes(folder)[:1], 64, 0, smooth)
+def test_crops_with_replicated_bands_become_smooth(scenes: Path, smooth: float) -> None:
+    crops = Crops(load_scenes(scenes)[:1], 64, 0, smooth)
     frame, bands, squared = crops.draw()
     assert frame.shape == (12, 64, 64)
     assert bands.all()
@@ -79,8 +51,8 @@ def test_crops_with_replicated_bands_become_smooth(folder: Path, smooth: float) 
     assert (repeats[factors == 6] < 0.1 if smooth else repeats[factors == 6] > 0.8).all()
 
 
-def test_batches_are_normalised_and_repeatable(folder: Path) -> None:
-    draws = [batches(folder).draw(6) for _ in range(2)]
+def test_batches_are_normalised_and_repeatable(scenes: Path) -> None:
+    draws = [batches(scenes).draw(6) for _ in range(2)]
     assert torch.equal(draws[0].frames, draws[1].frames)
     assert draws[0].frames.shape == draws[0].counted.shape == (6, 12, 64, 64)
     assert draws[0].squared.shape == (6, 12)
@@ -101,14 +73,14 @@ def test_errors_count_where_there_are_pixels_and_as_a_codec_has_them() -> None:
     assert sample.square_errors(torch.stack([checks * 0, checks * 0 + 1])[None]) == 16
 
 
-def test_training_starts_from_what_covariances_say(folder: Path, tmp_path: Path) -> None:
+def test_training_starts_from_what_covariances_say(scenes: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = TrainConfig(
-        data=folder, out=tmp_path, crop=64, width=8, lead=4, reach=64, depth=1,
+        data=scenes, out=tmp_path, crop=64, width=8, lead=4, reach=64, depth=1,
         coarse=(16, 48), fine=(60, 704),
     )  # fmt: skip
     graph = new_state(config).graph
-    source = batches(folder, drop=0)
+    source = batches(scenes, drop=0)
     start_from_covariances(graph, source, frames=6)
     transform = graph.transform
     turned = transform.turned
@@ -156,11 +128,11 @@ def test_schedule_and_steps_stay_in_their_range() -> None:
 
 @pytest.mark.slow
 def test_train_stop_go_on_export_and_code(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {"batch": 2, "crop": 64, "width": 8, "lead": 4, "reach": 64, "depth": 1}
     groups = {"coarse": (16, 48), "fine": (60, 704)}
-    options = {"data": folder, "out": tmp_path, **sizes, **groups}
+    options = {"data": scenes, "out": tmp_path, **sizes, **groups}
     few = partial(start_from_covariances, frames=20)
     monkeypatch.setattr("tec_zarr.train.loop.start_from_covariances", few)
     torch.manual_seed(0)
@@ -172,7 +144,7 @@ def test_train_stop_go_on_export_and_code(
     identity = pack(checkpoint, config, 20)
     monkeypatch.setenv("TEC_ZARR_MODELS", str(tmp_path))
     registry.forget()
-    chunk = np.load(folder / "a.npz")["data"]
+    chunk = np.load(scenes / "a.npz")["data"]
     back = decode_chunk(encode_chunk(chunk, TecConfig(model=identity, quality=44)))
     registry.forget()
     error = back.astype(float) - chunk

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from tec_zarr.bands import S2L2A
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.errors import ConfigError, TecError
@@ -57,26 +55,6 @@ def log_of(folder: Path) -> list[Record]:
         {key: value for key, value in record.items() if key != "seconds"}
         for record in journal.read(folder / "log.jsonl")
     ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes with an index."""
-    folder = tmp_path_factory.mktemp("scenes")
-    random = np.random.default_rng(0)
-    y, x = np.indices((96, 96)) / 9.0
-    base = 1500 + 600 * np.sin(y) * np.cos(x)
-    scales = 1 + 0.1 * np.arange(12)[:, None, None]
-    scene = (base * scales + random.normal(0, 60, (12, 96, 96))).clip(1).astype(np.uint16)
-    for band, factor in zip(scene, (6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2), strict=True):
-        band[...] = band[::factor, ::factor].repeat(factor, 0).repeat(factor, 1)
-    fewer = scene[1:11].copy()
-    fewer[:, :10] = 0
-    for name, data, bands in (("a", scene, S2L2A), ("b", fewer, S2L2A[1:11])):
-        np.savez(folder / f"{name}.npz", data=data[None], bands=bands)
-    samples = [{"file": f"{n}.npz", "split": "train", "level": "L2A"} for n in "ab"]
-    (folder / "index.json").write_text(json.dumps({"samples": samples}))
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -125,10 +103,10 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 
 @pytest.mark.slow
 def test_fine_tuning_to_an_archive_from_end_to_end(
-    folder: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEC_ZARR_CACHE", str(tmp_path / "cache"))
-    scratch = TrainConfig(data=folder, out=tmp_path / "new", steps=2, **SIZES)
+    scratch = TrainConfig(data=scenes, out=tmp_path / "new", steps=2, **SIZES)
     first = registry.add(fit(scratch, frames=20).path)
     options = ("--steps", 2, "--batch", 2, "--save-every", 1, "--frames", 20, "--plot")
     told = run("train", archive, tmp_path / "more", "--from", first, "--device", "cpu", *options)
@@ -143,7 +121,7 @@ def test_fine_tuning_to_an_archive_from_end_to_end(
     card = artifacts.load(artifact).card["training"]
     assert (card["data"], card["start"], card["width"]) == ("cube.zarr", first, 8)
     registry.forget()
-    chunk = np.load(folder / "a.npz")["data"]
+    chunk = np.load(scenes / "a.npz")["data"]
     back = decode_chunk(encode_chunk(chunk, TecConfig(model=second, quality=44)))
     registry.forget()
     error = back.astype(float) - chunk

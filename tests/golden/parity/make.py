@@ -1,10 +1,11 @@
 """Write the parity goldens: what the packages `terracodec` and `compressai` compute.
 
-Runs in an environment of its own, with neither `tec_zarr` nor its dependencies:
+Runs from the root of the repository, in an environment of its own (here called ENVIRONMENT) with
+neither `tec_zarr` nor its dependencies:
 
-    python3.11 -m venv /tmp/upstream
-    /tmp/upstream/bin/pip install "torch==2.14.1" "torchvision==0.29.1" "numpy<2" terracodec
-    /tmp/upstream/bin/python -m tests.golden.parity.make          # from the root of the repository
+    python3.11 -m venv ENVIRONMENT
+    ENVIRONMENT/bin/pip install "torch==2.14.1" "torchvision==0.29.1" "numpy<2" terracodec
+    ENVIRONMENT/bin/python -m tests.golden.parity.make
 
 Weights are those of `tests/upstream.py`. Symbols are what the packages' own `compress` hands to
 their entropy coder. Of some pictures that one is taken whose symbols keep farthest away from the
