@@ -4,6 +4,10 @@
 VENV := .venv
 RUN := $(VENV)/bin/
 
+# Tests of what is done by compiled loops where numba is installed, and by NumPy and torch elsewhere.
+LOOPS := $(addprefix tests/test_,compiled.py golden.py models.py rans.py sparse.py spectral.py \
+    squares.py tables.py)
+
 .PHONY: test demo rate models-doc speed test-newest clean
 
 test: $(VENV)/installed
@@ -11,6 +15,7 @@ test: $(VENV)/installed
 	$(RUN)ruff check .
 	$(RUN)mypy
 	$(RUN)pytest -W error
+	TEC_ZARR_COMPILED=0 $(RUN)pytest -W error $(LOOPS)
 
 demo: $(VENV)/installed
 	$(RUN)python benchmarks/demo.py

@@ -23,7 +23,7 @@ RANK = {
     for rank, parts in enumerate(
         [
             "errors",
-            "bands wire",
+            "bands wire compiled",
             "cards releases tiling header sections layout stacking entropy",
             "container window mask replication config runtime residual samples",
             "models images",

@@ -15,7 +15,15 @@ from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
 from tec_zarr.models import artifact as artifacts
 from tec_zarr.models import batch, registry
-from tec_zarr.models.activity import Activity, log_table, logarithms, neighbourhood, shifted
+from tec_zarr.models.activity import (
+    HIDDEN_LIMIT,
+    WEIGHT_BITS,
+    Activity,
+    log_table,
+    logarithms,
+    neighbourhood,
+    shifted,
+)
 from tec_zarr.models.factorized import Factorized
 from tec_zarr.models.layers import scattered
 from tec_zarr.models.pixels import Units
@@ -52,7 +60,9 @@ def test_context_sums_are_exact(data: st.DataObject) -> None:
         for dx in range(3):
             window = padded[:, :, dy : dy + 5, dx : dx + 7]
             expected += np.einsum("hc,ncyx->nhyx", weight[:, :, dy, dx], window)
-    found = neighbourhood(torch.from_numpy(logs).double(), torch.from_numpy(weight).double())
+    bias = random.integers(-(2**15), 2**15, 4)
+    expected = (expected + bias[:, None, None] >> WEIGHT_BITS).clip(0, HIDDEN_LIMIT)
+    found = neighbourhood(*(torch.from_numpy(part).double() for part in (logs, weight, bias)))
     assert (found.numpy() == expected).all()
 
 

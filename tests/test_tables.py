@@ -186,7 +186,9 @@ def test_symbols_have_places(pmf: list[NDArray[np.float64]], offset: int, seed: 
     near = np.clip(offset + random.integers(-50, 90, len(rows)), -(2**31), 2**31 - 1)
     far = random.integers(-(2**31), 2**31, len(rows))
     for symbols in (near.astype(np.int32), far.astype(np.int32)):
-        places = tables.places(symbols, rows)
+        places = np.empty(len(rows), np.int64)
+        cost = tables.find(symbols, rows, places)
+        assert cost == pytest.approx(tables.costs[places].sum())
         for symbol, row, place in zip(symbols.tolist(), rows, places.tolist(), strict=True):
             entry = place - tables.firsts[row]
             has_entry = 0 <= symbol - offset < tables.sizes[row] - 1

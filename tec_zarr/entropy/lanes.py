@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tec_zarr.entropy import loops
+from tec_zarr.entropy.search import Lookup
 from tec_zarr.entropy.tables import PRECISION, TOTAL
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 STATE_WORDS = 3
 """Words that a state fills at most."""
 
-BLOCK = 1 << 15
-"""About as many symbols are prepared at once, so that they stay in a processor's cache."""
+BLOCK = 1 << (18 if loops.read else 15)
+"""About as many symbols are prepared at once; NumPy's passes over them should stay in a cache."""
 
 NONE = np.zeros(0, np.int64)
 
@@ -117,9 +119,16 @@ class Writer:
     def write(self, tables: Tables, lanes: Wide, places: Wide) -> None:
         """Code the entries at `places` (steps, m), last step first, on `lanes` (m,)."""
         states, following = self._states[lanes], self._next[lanes]
+        if loops.write:
+            loops.write(states, following, self._words, tables.frequencies, tables.starts, places)
+        else:
+            self._write(states, following, tables, places)
+        self._states[lanes], self._next[lanes] = states, following
+
+    def _write(self, states: Wide, following: Wide, tables: Tables, places: Wide) -> None:
         frequencies, starts = tables.frequencies.take(places), tables.starts.take(places)
         limits, gaps = frequencies << LOW_BITS, TOTAL - frequencies
-        quotient, full = np.empty(len(lanes), np.int64), np.empty(len(lanes), np.bool_)
+        quotient, full = np.empty_like(states), np.empty(len(states), np.bool_)
         for step in range(len(places) - 1, -1, -1):
             np.greater_equal(states, limits[step], full)
             self._move_out(states, following, full.nonzero()[0])
@@ -127,7 +136,6 @@ class Writer:
             np.multiply(quotient, gaps[step], quotient)
             np.add(states, quotient, states)
             np.add(states, starts[step], states)
-        self._states[lanes], self._next[lanes] = states, following
 
     def _move_out(self, states: Wide, following: Wide, full: Wide) -> None:
         """Move the lowest word out of the states number `full`."""
@@ -161,11 +169,23 @@ class Reader:
     def read(self, tables: Tables, lanes: Wide, rows: NDArray[Any]) -> Wide:
         """Return places of entries (steps, m), given their rows, on `lanes` (m,)."""
         states, following, ends = self._states[lanes], self._next[lanes], self._ends[lanes]
-        frequencies, starts = tables.frequencies, tables.starts
-        find, bases = tables.search.finder(len(lanes)), tables.search.bases(rows)
         places = np.empty(rows.shape, np.int64)
-        frequency, start, slot = np.empty((3, len(lanes)), np.int64)
-        below = np.empty(len(lanes), np.bool_)
+        if loops.read and isinstance(tables.search, Lookup):
+            entries = tables.search.table, tables.frequencies, tables.starts
+            loops.read(states, following, ends, self._words, *entries, rows, places)
+        else:
+            self._read(states, following, ends, tables, rows, places)
+        self._states[lanes], self._next[lanes] = states, following
+        return places
+
+    def _read(
+        self, states: Wide, following: Wide, ends: Wide,
+        tables: Tables, rows: NDArray[Any], places: Wide,
+    ) -> None:  # fmt: skip
+        frequencies, starts = tables.frequencies, tables.starts
+        find, bases = tables.search.finder(len(states)), tables.search.bases(rows)
+        frequency, start, slot = np.empty((3, len(states)), np.int64)
+        below = np.empty(len(states), np.bool_)
         may_end = (ends - following).min() < len(rows)
         for base, place in zip(bases, places, strict=True):
             np.bitwise_and(states, MASK, slot)
@@ -181,8 +201,6 @@ class Reader:
             if may_end:
                 low = low[following[low] < ends[low]]
             self._take_in(states, following, low)
-        self._states[lanes], self._next[lanes] = states, following
-        return places
 
     def _take_in(self, states: Wide, following: Wide, low: Wide) -> None:
         """Take a word into the states number `low`."""

@@ -132,8 +132,8 @@ class Counter:
         """Count; returns the places of the symbols' entries."""
         places = np.empty(len(symbols), np.int64)
         for tile, part in call.parts():
-            places[part] = found = self._tables.places(symbols[part], call.rows[part])
-            self._content[tile] += self._tables.costs.take(found).sum()
+            found = places[part]
+            self._content[tile] += self._tables.find(symbols[part], call.rows[part], found)
             escaped = symbols[part][self._tables.is_escape.take(found)]
             if len(escaped):
                 self._escape(tile, escaped)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tec_zarr.entropy import escapes
+from tec_zarr.entropy import escapes, loops
 from tec_zarr.entropy.search import Bisection, Lookup, Search
 from tec_zarr.errors import TecError
 
@@ -99,9 +99,10 @@ class Tables:
         """Bits that symbols cost in their rows, escaped values included; arrays of one shape."""
         uncertain = self.uncertain(rows)
         values = symbols[uncertain]
-        places = self.places(values, rows[uncertain])
+        places = np.empty(len(values), np.int64)
+        cost = self.find(values, rows[uncertain], places)
         escaped = values[self.is_escape.take(places)]
-        return float(self.costs.take(places).sum() + 8 * escapes.sizes(escaped).sum())
+        return cost + 8 * float(escapes.sizes(escaped).sum())
 
     def uncertain(self, rows: Rows) -> NDArray[np.bool_]:
         """Whether symbols of these rows need bits."""
@@ -115,12 +116,18 @@ class Tables:
             return self.offsets.take(rows)
         return np.zeros(rows.shape, np.int32)
 
-    def places(self, symbols: Ints, rows: Rows) -> Wide:
-        """Places of symbols in rows that are not certain: an entry's, else the escape's."""
+    def find(self, symbols: Ints, rows: Rows, places: Wide) -> float:
+        """Set the places (n,) of symbols in rows that are not certain: an entry's, or the escape's.
+
+        Returns what they cost, in bits, without the values of escaped symbols.
+        """
+        if loops.find:
+            fields = self.offsets, self._last, self.firsts, self.costs
+            return float(loops.find(symbols, rows, *fields, places))
         # Modulo 2**32, symbols below the first entry are far above the last one.
         entries = (symbols - self.offsets.take(rows)).view(np.uint32)
-        entries = np.minimum(entries, self._last.take(rows))
-        return self.firsts.take(rows) + entries
+        places[:] = self.firsts.take(rows) + np.minimum(entries, self._last.take(rows))
+        return float(self.costs.take(places).sum())
 
     @cached_property
     def certain(self) -> NDArray[np.bool_]:

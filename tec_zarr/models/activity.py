@@ -15,11 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from tec_zarr.errors import ModelMismatchError
+from tec_zarr.models import loops
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +62,10 @@ def log_table() -> Tensor:
 
 def logarithms(symbols: Tensor, table: Tensor) -> Tensor:
     """Log magnitudes of integer symbols, (n, c, y, x) floats holding integers."""
+    if loops.look_up and symbols.device.type == "cpu":
+        found = torch.empty(symbols.shape, dtype=table.dtype)
+        loops.look_up(symbols.reshape(-1).numpy(), table.numpy(), found.view(-1).numpy())
+        return found
     magnitudes = symbols.abs().clamp_(max=len(table) - 1)
     if symbols.device.type == "cpu":  # twice as fast as indexing
         return torch.from_numpy(table.numpy().take(magnitudes.numpy(), mode="clip"))
@@ -71,24 +77,28 @@ def shifted(total: Tensor, bits: int) -> Tensor:
     return torch.floor(total * 2.0**-bits)
 
 
-def neighbourhood(logs: Tensor, weight: Tensor) -> Tensor:
-    """A 3x3 convolution with replicated borders, as one product and nine shifted sums.
+def neighbourhood(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Hidden units: a 3x3 convolution with replicated borders, in units of LOG_UNIT, cut.
 
-    `logs` is (n, c, y, x), `weight` (hidden, c, 3, 3). A library convolution may choose an
-    algorithm that is not exact.
+    `logs` is (n, c, y, x), `weight` (hidden, c, 3, 3), `bias` (hidden,). One product, then nine
+    shifted sums: a library convolution may choose an algorithm that is not exact.
     """
     hidden, channels = weight.shape[:2]
     height, width = logs.shape[2:]
     taps = weight.permute(2, 3, 0, 1).reshape(9 * hidden, channels)
     products = (taps @ logs.flatten(2)).view(-1, 9, hidden, height, width)
+    if loops.gather and logs.device.type == "cpu":
+        found = torch.empty_like(products[:, 0])
+        limits = np.array([2.0**-WEIGHT_BITS, HIDDEN_LIMIT], found.numpy().dtype)
+        loops.gather(products.numpy(), bias.numpy(), limits, found.numpy())
+        return found
     padded = functional.pad(products.flatten(1, 2), (1, 1, 1, 1), mode="replicate")
     padded = padded.view(-1, 9, hidden, height + 2, width + 2)
-    windows = (
-        padded[:, 3 * dy + dx, :, dy : dy + height, dx : dx + width]
-        for dy in range(3)
-        for dx in range(3)
-    )
-    return sum(windows, start=torch.zeros((), dtype=logs.dtype, device=logs.device))
+    total = bias.view(-1, 1, 1).expand_as(products[:, 0]).clone()
+    for tap in range(9):
+        y, x = divmod(tap, 3)
+        total += padded[:, tap, :, y : y + height, x : x + width]
+    return shifted(total, WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,24 +118,32 @@ class Activity:
     """(channels, hidden), in units of 2**-WEIGHT_BITS."""
 
     def rows(self, logs: Sequence[Tensor], quality: int, channels: int, last: int) -> Tensor:
-        """Rows 0..last of the first `channels` channels; broadcasts to (n, channels, y, x).
+        """Rows 0..last (int32) of the first `channels` channels; broadcasts to (n, channels, y, x).
 
         `logs` are log magnitudes of the earlier maps, (n, c, y, x), to be joined along channels;
         maps may be cut to their first channels, the others count as zero.
         """
-        total = self.bias[quality, :channels].view(1, -1, 1, 1)
-        if self.weight is not None and logs:
-            total = total + self._context(logs, quality, channels)
-        octaves = WEIGHT_BITS + (LOG_UNIT // ROW_UNIT).bit_length() - 1
-        return shifted(total, octaves).clamp_(0, last)
+        bias = self.bias[quality, :channels]
+        unit = 2.0 ** (1 - WEIGHT_BITS - (LOG_UNIT // ROW_UNIT).bit_length())
+        if self.weight is None or not logs:
+            return (bias.view(1, -1, 1, 1) * unit).floor_().clamp_(0, last).int()
+        mixed = self._context(logs, quality, channels)
+        if loops.to_rows and mixed.device.type == "cpu":
+            rows = torch.empty(mixed.shape, dtype=torch.int32)
+            places = (len(mixed), channels, -1)
+            loops.to_rows(
+                mixed.view(places).numpy(), bias.numpy(), unit, last, rows.view(places).numpy()
+            )
+            return rows
+        return mixed.add_(bias.view(1, -1, 1, 1)).mul_(unit).floor_().clamp_(0, last).int()
 
     def _context(self, logs: Sequence[Tensor], quality: int, channels: int) -> Tensor:
+        """What the neighbourhood adds to the bias, (n, channels, y, x)."""
         if self.weight is None or self.hidden_bias is None or self.out is None:
             raise ModelMismatchError("a context network has a weight without a bias or an output")
         joined = torch.cat(list(logs), 1)
-        hidden = neighbourhood(joined, self.weight[:, : joined.shape[1]])
-        hidden = hidden + self.hidden_bias[quality].view(1, -1, 1, 1)
-        hidden = shifted(hidden, WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
+        weight = self.weight[:, : joined.shape[1]]
+        hidden = neighbourhood(joined, weight, self.hidden_bias[quality])
         mixed = self.out[:channels] @ hidden.flatten(2)
         return mixed.view(-1, channels, *hidden.shape[2:])
 

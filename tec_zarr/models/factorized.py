@@ -141,7 +141,7 @@ class Factorized(Banded):
     def synthesise(self, coded: Coded, quality: int) -> Tensor:
         """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""
         tiles, frames = coded.maps[0].shape[:2]
-        maps = tuple(m.flatten(0, 1).float() for m in coded.maps)
+        maps = tuple(m.flatten(0, 1) for m in coded.maps)
         return self.transform.synthesis(maps, quality, coded.turns).unflatten(0, (tiles, frames))
 
     def sides(self, coded: Coded) -> list[bytes]:

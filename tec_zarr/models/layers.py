@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -52,9 +54,28 @@ class Film(nn.Module):
         super().__init__()
         self.scale, self.shift = Knots(channels, value=1.0), Knots(channels)
 
-    def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        scale, shift = (knots(position)[..., None, None] for knots in (self.scale, self.shift))
-        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, position: Tensor) -> Tensor:
+        """Scale and shift what the filters `weight` and `bias` make of x."""
+        scale, shift = self.scale(position), self.shift(position)
+        if len(position) > 1:
+            x = pointwise(x, weight, bias)
+            return torch.addcmul(_each(shift).to(x.dtype), x, _each(scale).to(x.dtype))
+        # One step for all frames: the filters can do it.
+        return pointwise(x, weight * scale.view(-1, 1, 1, 1), bias * scale[0] + shift[0])
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 1x1 convolution; `x` may have any order of memory, the result is channels-last."""
+    flat = x.flatten(2)
+    if torch.is_autocast_enabled(x.device.type):  # it would reorder first, which takes longer
+        flat = flat.to(torch.get_autocast_dtype(x.device.type))
+    mixed = functional.linear(flat.mT, weight.flatten(1), bias)
+    return mixed.mT.unflatten(2, x.shape[2:])
+
+
+def _each(channels: Tensor) -> Tensor:
+    """Values (n, c) for all places of maps (n, c, y, x)."""
+    return channels[..., None, None]
 
 
 class Branch(nn.Module):
@@ -84,15 +105,21 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """`x` may be cut to its first channels: the missing ones count as zero."""
-        spread = self.spread.view(-1, 1, 1)
-        x = (x / spread[: x.shape[1]]).contiguous(memory_format=torch.channels_last)
-        first = functional.conv2d(x, self.first.weight[:, : x.shape[1]], self.first.bias)
-        x = functional.gelu(self.films[0](first, position))
+        seen = x.shape[1]
+        first = self.first.weight[:, :seen] / self.spread[:seen].view(-1, 1, 1)
+        x = functional.gelu(self.films[0](x, first, self.first.bias, position))
         for wide, mixing, film in zip(self.wide, self.mixing, self.films[1:], strict=True):
-            with torch.autocast(x.device.type, enabled=False):  # gradients in bfloat16 are slower
-                far = wide(x.float())
-            x = x + functional.gelu(film(mixing(far), position))
-        return self.last(x).contiguous() * spread
+            far = self._far(wide, x)
+            x = x + functional.gelu(film(far, mixing.weight, mixing.bias, position))
+        weight, bias = self.last.weight, cast("Tensor", self.last.bias)
+        return pointwise(x, weight * self.spread.view(-1, 1, 1, 1), bias * self.spread)
+
+    def _far(self, wide: nn.Module, x: Tensor) -> Tensor:
+        """Gradients of depthwise filters are faster in float32 than in bfloat16."""
+        if not torch.is_grad_enabled():
+            return wide(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return wide(x.float())
 
 
 class Gdn(nn.Module):

@@ -56,6 +56,7 @@ class Units:
     ) -> Tensor:
         """Stored values (tiles, frames, band, y, x) as (tiles, frames, model band, y', x').
 
+        `values` may be overwritten.
         Replicated bands, as each tile's `blocks` say, become smooth. Absent bands (tiles, frames,
         band) are estimated from the others, as the model's covariance says; y and x are padded to
         the model's stride by their last pixels.
@@ -63,7 +64,7 @@ class Units:
         model, device = self.model, self.model.mean.device
         gain, shift = self._affine()
         stored = torch.from_numpy(values).to(device)
-        stored = (stored - shift.view(-1, 1, 1)) / gain.view(-1, 1, 1)
+        stored.sub_(shift.view(-1, 1, 1)).div_(gain.view(-1, 1, 1))
         squares.smooth(stored, blocks)
         here = np.zeros((*values.shape[:2], len(model.bands)), np.bool_)
         here[:, :, list(self.places)] = ~absent

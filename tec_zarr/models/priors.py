@@ -61,7 +61,7 @@ class Prior(Protocol):
 
 def code_map(coder: Coder, symbols: Tensor | None, rows: Tensor, grid: Grid) -> Tensor:
     """Code channels: `rows` (tiles * frames, c, y, x), symbols (tiles, frames, c, y, x)."""
-    flat = rows.reshape(grid.tiles, -1).to("cpu", torch.int32).numpy()
+    flat = rows.to("cpu", torch.int32).reshape(grid.tiles, -1).numpy()
     given = None if symbols is None else symbols.reshape(grid.tiles, -1).cpu().numpy()
     known = torch.from_numpy(coder(given, flat)).to(grid.device)
     return known.view(grid.tiles, grid.frames, *rows.shape[1:])

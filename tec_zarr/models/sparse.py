@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tec_zarr.entropy import loops
 from tec_zarr.errors import FormatError
 
 if TYPE_CHECKING:
@@ -120,18 +121,10 @@ class _Lists:
     """Where the symbols of each rare row are, in a call with rows (tiles, n)."""
 
     def __init__(self, rows: Ints, first: int, count: int) -> None:
-        tiles, lists = len(rows), count + 1
-        kinds = np.minimum(rows, first + count) - first
-        keys = kinds + lists * np.arange(tiles, dtype=np.int32)[:, None]
-        chosen = (kinds.ravel() >= 0).nonzero()[0]
-        listed = keys.ravel()[chosen].astype(np.min_scalar_type(tiles * lists))
-        sizes = np.bincount(listed, minlength=tiles * lists).reshape(tiles, lists)
-        order = listed.argsort(kind="stable")
-        places = chosen[order]
+        sizes, places = _sorted(rows, first, count + 1)
         self.sizes: Wide = sizes[:, :-1]
         """(tiles, rare rows): symbols of each list."""
-        is_common = listed[order] % lists == count
-        self._places, self._common_places = places[~is_common], places[is_common]
+        self._places, self._common_places = np.split(places, [self.sizes.sum()])
         self._common = _filled(sizes[:, -1:])
 
     def code_common(self, coder: Coder, symbols: Ints | None, rows: Ints, known: Ints) -> None:
@@ -166,6 +159,28 @@ class _Lists:
             raise FormatError("a run of zeros is longer than its list")
         starts = np.cumsum(self.sizes) - self.sizes.ravel()
         known.ravel()[self._places[starts[owners] + ordinals]] = found.values
+
+
+def _sorted(rows: Ints, first: int, lists: int) -> tuple[Wide, Wide]:
+    """How many symbols of each tile are in each list, (tiles, lists), and their places in `rows`.
+
+    The list of a symbol is its row - `first`; rows above belong to the last list, those below to
+    none. Places come tile by tile, list by list, and rise within a list; those of the last list of
+    all tiles come behind the others.
+    """
+    tiles = len(rows)
+    if loops.sort:
+        sizes, places = np.zeros((tiles, lists), np.int64), np.empty(rows.size, np.int64)
+        loops.sort(rows, first, sizes, places)
+        return sizes, places[: sizes.sum()]
+    kinds = np.minimum(rows, first + lists - 1) - first
+    keys = kinds + lists * np.arange(tiles, dtype=np.int32)[:, None]
+    chosen = (kinds.ravel() >= 0).nonzero()[0]
+    listed = keys.ravel()[chosen].astype(np.min_scalar_type(tiles * lists))
+    sizes = np.bincount(listed, minlength=tiles * lists).reshape(tiles, lists)
+    order = listed.argsort(kind="stable")
+    is_last = listed[order] % lists == lists - 1
+    return sizes, np.concatenate([chosen[order[~is_last]], chosen[order[is_last]]])
 
 
 def _owners(numbers: Wide) -> Wide:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tec_zarr.errors import FormatError
+from tec_zarr.models import givens
 
 EDGES = (1, 2, 4, 8)
 """Frequencies (v, u) are in the first group whose edge is above both."""
@@ -65,10 +66,10 @@ def groups() -> Tensor:
 
 def covariances(coefficients: Tensor) -> Tensor:
     """(n, 64, band, band) in float64, of (n, 64, band, places); that of frequency 0 is centred."""
-    means = coefficients[:, :1].mean(3, keepdim=True)
-    first = coefficients[:, :1] - means
-    centred = torch.cat([first, coefficients[:, 1:]], 1)
-    return (centred @ centred.mT).double() / coefficients.shape[3]
+    table = coefficients @ coefficients.mT
+    first = coefficients[:, 0] - coefficients[:, 0].mean(2, keepdim=True)
+    table[:, 0] = first @ first.mT
+    return table.double() / coefficients.shape[3]
 
 
 def weighted(table: Tensor, noise: Tensor) -> Tensor:
@@ -173,20 +174,30 @@ def _angles(target: Doubles, counts: NDArray[np.int64]) -> NDArray[np.int64]:
     `target` is (..., band, band), `counts` (...); zeros where a matrix has no more.
     """
     rest, steps, bands = target.mT.copy(), 2**ANGLE_BITS / (2 * np.pi), target.shape[-1]
-    angles = []
-    for row, column in _pairs(bands, bands - 1):
+    pairs = _pairs(bands, bands - 1)
+    angles = np.zeros((*counts.shape, len(pairs)), np.int64)
+    if givens.find and pairs:
+        flat = rest.reshape(-1, bands, bands), angles.reshape(-1, len(pairs))
+        givens.find(*flat, counts.ravel(), np.array(pairs), 2**ANGLE_BITS)
+        return angles
+    for index, (row, column) in enumerate(pairs):
         angle = np.arctan2(rest[..., row, column], rest[..., row - 1, column])
         whole = np.round(angle * steps).astype(np.int64) % 2**ANGLE_BITS
-        angles.append(np.where(column < counts, whole, 0))
-        _turn(rest, row, angles[-1] / steps)
-    return np.stack(angles, -1) if angles else np.zeros((*counts.shape, 0), np.int64)
+        angles[..., index] = np.where(column < counts, whole, 0)
+        _turn(rest, row, angles[..., index] / steps)
+    return angles
 
 
 def _rotated(angles: NDArray[np.int64], default: Doubles) -> Doubles:
     """Default rotations (group, band, band), turned by angles (n, group, angle)."""
     bands, steps = default.shape[-1], 2**ANGLE_BITS / (2 * np.pi)
     result = np.tile(np.eye(bands), (*angles.shape[:2], 1, 1))
-    for index, (row, _) in reversed(list(enumerate(_pairs(bands, bands - 1)))):
+    pairs = _pairs(bands, bands - 1)
+    if givens.turn and pairs:
+        flat = result.reshape(-1, bands, bands), angles.reshape(-1, len(pairs))
+        givens.turn(*flat, np.array(pairs), 2**ANGLE_BITS)
+        return result.mT @ default
+    for index, (row, _) in reversed(list(enumerate(pairs))):
         _turn(result, row, -angles[..., index] / steps)
     return result.mT @ default
 

@@ -6,12 +6,15 @@ average what it returns over the squares can only lower the error.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from tec_zarr.models import square_loops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,6 +63,11 @@ def smoothed(band: Tensor, block: Replication) -> Tensor:
     Piecewise linear along y and x, as steep as the neighbours on both sides are apart.
     """
     factor, y, x = block
+    if square_loops.smooth and band.device.type == "cpu":
+        found = band.clone(memory_format=torch.contiguous_format)
+        for one in _planes(found):
+            square_loops.smooth(one, factor, y, x)
+        return found
     coarse = _sums(_sums(band, factor, y, -2), factor, x, -1)
     ones = torch.ones(band.shape[-2:], dtype=band.dtype, device=band.device)
     coarse = coarse / _sums(_sums(ones, factor, y, -2), factor, x, -1)
@@ -70,6 +78,13 @@ def smoothed(band: Tensor, block: Replication) -> Tensor:
 def averaged(band: Tensor, block: Replication, valid: Tensor | None) -> Tensor:
     """Replace pixels (..., y, x) by the mean of the `valid` pixels of their squares."""
     factor, y, x = block
+    if square_loops.average and band.device.type == "cpu":
+        found = band.clone(memory_format=torch.contiguous_format)
+        none = torch.ones((), dtype=torch.bool).expand(*band.shape[:-2], 0, 0)
+        masks = _planes(none if valid is None else valid)
+        for one, mask in zip(_planes(found), masks, strict=True):
+            square_loops.average(one, mask, factor, y, x)
+        return found
     weights = torch.ones(band.shape[-2:]).to(band) if valid is None else valid.to(band)
     kept = band if valid is None else band * weights
     total = _sums(_sums(kept, factor, y, -2), factor, x, -1)
@@ -77,6 +92,11 @@ def averaged(band: Tensor, block: Replication, valid: Tensor | None) -> Tensor:
     mean = total / count.clamp(min=1)
     rows = _repeated(mean, factor, y, band.shape[-2], -2)
     return _repeated(rows, factor, x, band.shape[-1], -1)
+
+
+def _planes(band: Tensor) -> NDArray[Any]:
+    """(n, y, x) of (..., y, x)."""
+    return band.numpy().reshape(math.prod(band.shape[:-2]), *band.shape[-2:])
 
 
 def _sums(values: Tensor, factor: int, phase: int, dim: int) -> Tensor:

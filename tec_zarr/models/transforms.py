@@ -199,7 +199,8 @@ class PatchTransform(nn.Module):
         Coarse steps, whose symbols are mostly zero, gain most (measured on training data).
         """
         slack = (0.5 * (self.position(step) - 0.1)).clamp(0, MOST_SLACK).view(-1, 1, 1, 1)
-        return tuple(torch.copysign((m.abs() + (0.5 - slack)).floor_(), m) for m in maps)
+        sizes = (m.abs().add_(0.5 - slack).floor_() for m in maps)
+        return tuple(size.copysign_(m) for size, m in zip(sizes, maps, strict=True))
 
     def synthesis_at(self, maps: Maps, step: Tensor, rotations: Tensor) -> Tensor:
         """Invert `analysis_at`.
@@ -208,15 +209,18 @@ class PatchTransform(nn.Module):
         """
         shrink = self._split(self.shrink(self.position(step)))
         sizes = (w * s for w, s in zip(self._widths(step), shrink, strict=True))
-        coarse, fine = (m * s[:, : m.shape[1]] for m, s in zip(maps, sizes, strict=True))
-        places = coarse.new_zeros((len(coarse), *self.lead_order.shape, *coarse.shape[2:]))
-        places[:, self.lead_order[: coarse.shape[1]]] = coarse
+        coarse, fine = (s[:, : m.shape[1]] for m, s in zip(maps, sizes, strict=True))
+        places = fine.new_zeros((len(maps[0]), *self.lead_order.shape, *maps[0].shape[2:]))
+        places[:, self.lead_order[: maps[0].shape[1]]] = maps[0] * coarse
         lead = product(self.lead_waves.T, places.unflatten(1, (self.group**2, self.lead)))
+        count = self.lead + maps[1].shape[1]
         # The last channel, of zeros, stands for all that are missing.
-        parts = [scattered(lead, self.group), fine, torch.zeros_like(fine[:, :1])]
-        latent = self._corrected(torch.cat(parts, 1), fine.shape[1] + self.lead, self.br_s, step)
+        latent = fine.new_zeros((len(maps[1]), count + 1, *maps[1].shape[2:]))
+        latent[:, : self.lead] = scattered(lead, self.group)
+        latent[:, self.lead : count].copy_(maps[1]).mul_(fine)
+        latent = self._corrected(latent, count, self.br_s, step)
         place = self.order.argsort().clamp(max=latent.shape[1] - 1)
-        spectrum = latent.flatten(2)[:, place].unflatten(1, (-1, self.bands))
+        spectrum = latent.flatten(2).index_select(1, place).unflatten(1, (-1, self.bands))
         planes = product(self.waves.T, rotations[:, self.member].mT @ spectrum)
         return scattered(planes.unflatten(3, tuple(latent.shape[2:])), self.patch)
 
@@ -248,12 +252,12 @@ class PatchTransform(nn.Module):
 
     def _ordered(self, spectrum: Tensor, count: int, size: Sequence[int]) -> Tensor:
         """The first `count` channels of a rotated spectrum of frames of `size`, as maps."""
-        chosen = spectrum.flatten(1, 2)[:, self.order[:count]]
+        chosen = spectrum.flatten(1, 2).index_select(1, self.order[:count])
         return chosen.unflatten(2, (size[2] // self.patch, size[3] // self.patch))
 
     def _missed(self, spectrum: Tensor, cut: int, step: Tensor) -> Tensor:
         """Mean square, in steps, of the channels that are not kept, (n, places)."""
-        lost = spectrum.flatten(1, 2)[:, self.order[self.lead + cut :]]
+        lost = spectrum.flatten(1, 2).index_select(1, self.order[self.lead + cut :])
         return lost.square_().sum(1) / self._widths(step)[1][:, cut:].square().sum()
 
     def _in_steps(self, latent: Tensor, step: Tensor) -> Maps:

@@ -1,0 +1,63 @@
+"""Loops over the places of maps, to be compiled; torch does the same where they are None.
+
+A loop makes in one pass what torch does in one for each operation.
+"""
+
+from __future__ import annotations
+
+from math import floor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tec_zarr.compiled import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[Any]
+
+
+def _gather(products: Numbers, bias: Numbers, limits: Numbers, found: Numbers) -> None:
+    """Hidden units (n, hidden, y, x): sums over 3x3 of `products` (n, 9, hidden, y, x).
+
+    Each with its `bias` (hidden,), in multiples of limits[0], cut to limits[1]; all of one type.
+    See `activity.neighbourhood`: the numbers are integers, the order of sums does not matter.
+    """
+    count, _, hidden, height, width = products.shape
+    for i in range(count):
+        for k in range(hidden):
+            for y in range(height):
+                sums = found[i, k, y]
+                for x in range(width):
+                    sums[x] = bias[k]
+                for tap in range(9):
+                    row = products[i, tap, k, min(max(y + tap // 3 - 1, 0), height - 1)]
+                    shift = tap % 3 - 1
+                    if shift:
+                        end = (width - 1) * (shift + 1) // 2
+                        sums[end] += row[end]
+                    for x in range(max(0, -shift), width - max(0, shift)):
+                        sums[x] += row[x + shift]
+                for x in range(width):
+                    sums[x] = min(max(np.floor(sums[x] * limits[0]), 0), limits[1])
+
+
+def _to_rows(mixed: Numbers, bias: Numbers, unit: float, last: int, rows: Numbers) -> None:
+    """Rows (n, c, places) from sums of the same shape and `bias` (c,); see `Activity.rows`."""
+    count, channels, places = mixed.shape
+    for i in range(count):
+        for c in range(channels):
+            for p in range(places):
+                rows[i, c, p] = min(max(floor((mixed[i, c, p] + bias[c]) * unit), 0), last)
+
+
+def _look_up(symbols: Numbers, table: Numbers, found: Numbers) -> None:
+    """Entries (n,) of `table` for the magnitudes of symbols; see `activity.logarithms`."""
+    most = len(table) - 1
+    for i in range(len(symbols)):
+        cut = min(max(symbols[i], -most), most)  # first, because -2**31 has no magnitude
+        found[i] = table[abs(cut)]
+
+
+gather, to_rows, look_up = compiled(_gather), compiled(_to_rows), compiled(_look_up)
