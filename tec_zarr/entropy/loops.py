@@ -90,4 +90,23 @@ def _sort(rows: Ints, first: int, sizes: Ints, places: Ints) -> None:
         common = ends[most]
 
 
+def _pad(values: Ints, places: Ints, numbers: Ints, lines: Ints) -> None:
+    """Values at `places`, the first numbers[0] in line 0 of `lines` (tiles, n), and so on."""
+    i = 0
+    for tile in range(len(numbers)):
+        for k in range(numbers[tile]):
+            lines[tile, k] = values[places[i]]
+            i += 1
+
+
+def _unpad(lines: Ints, places: Ints, numbers: Ints, values: Ints) -> None:
+    """Invert `_pad`."""
+    i = 0
+    for tile in range(len(numbers)):
+        for k in range(numbers[tile]):
+            values[places[i]] = lines[tile, k]
+            i += 1
+
+
 write, read, find, sort = compiled(_write), compiled(_read), compiled(_find), compiled(_sort)
+pad, unpad = compiled(_pad), compiled(_unpad)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tec_zarr.errors import ModelMismatchError
+from tec_zarr.models import loops
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
 from tec_zarr.models.budget import Budget
@@ -113,9 +114,8 @@ class Factorized(Banded):
             whole = much.to("cpu", torch.int32).numpy()
             if whole.any():
                 return self.analyse(frames, quality, whole)
-        quantised = self.transform.quantised(maps, quality)
-        rounded = (m.clamp_(-(2.0**30), 2.0**30).to(torch.int32) for m in quantised)
-        symbols = tuple(m.unflatten(0, frames.shape[:2]) for m in rounded)
+        found = self.transform.symbols(maps, quality)
+        symbols = tuple(m.unflatten(0, frames.shape[:2]) for m in found)
         return Coded(symbols, np.zeros(len(frames), np.int32) if whole is None else whole, turns)
 
     def code(self, coder: Coder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
@@ -129,14 +129,14 @@ class Factorized(Banded):
 
         `seen` is what `code` made of `given`.
         """
-        harmed = torch.from_numpy(given.whole).bool()
+        harmed = given.whole.astype(np.bool_)
         for before, after in zip(given.maps, seen.maps, strict=True):
-            kept, cut = before.tensor_split([after.shape[2]], 2)
-            if not torch.equal(kept, after):
-                harmed |= _is_harm((kept - after).flatten(1)).cpu()
-            if cut.any():
-                harmed |= _is_harm(cut.flatten(1)).cpu()
-        return harmed.numpy().astype(np.int32)
+            peaks, energies = _lost(before, after)
+            count = before.shape[1] * before[0, 0, 0].numel()
+            sizes = np.array([after.shape[2], before.shape[2] - after.shape[2]]) * count
+            harm = (peaks >= DROPPED_PEAK) | (energies > DROPPED_SHARE * sizes)
+            harmed |= harm.any(1)
+        return harmed.astype(np.int32)
 
     def synthesise(self, coded: Coded, quality: int) -> Tensor:
         """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""
@@ -210,10 +210,22 @@ def _misses_much(missed: Tensor) -> Tensor:
     return (places.amax(1) > place) | (places.mean(1) > mean)
 
 
-def _is_harm(lost: Tensor) -> Tensor:
-    """Whether each tile would miss its dropped symbols, (tiles, n)."""
-    energy = lost.float().square_().sum(1)
-    return (lost.abs().amax(1) >= DROPPED_PEAK) | (energy > DROPPED_SHARE * lost.shape[1])
+def _lost(given: Tensor, seen: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest magnitude and sum of squares of what readers miss of each tile's symbols, (tiles, 2).
+
+    Of channels that they see, and of those that they do not.
+    """
+    peaks, energies = np.zeros((2, len(given), 2))
+    if loops.lose and given.device.type == "cpu":
+        loops.lose(given.numpy(), seen.numpy(), peaks, energies)
+        return peaks, energies
+    kept, cut = given.tensor_split([seen.shape[2]], 2)
+    for place, lost in enumerate((kept - seen, cut)):
+        if lost.any():
+            flat = lost.flatten(1).double()
+            peaks[:, place] = flat.abs().amax(1).cpu().numpy()
+            energies[:, place] = flat.square().sum(1).cpu().numpy()
+    return peaks, energies
 
 
 def _config(values: Mapping[str, Any]) -> FactorizedConfig:

@@ -23,6 +23,12 @@ def scattered(planes: Tensor, side: int) -> Tensor:
     return _permuted(parts, tuple(parts.shape), (0, 3, 4, 1, 5, 2)).flatten(4, 5).flatten(2, 3)
 
 
+def product(matrix: Tensor, planes: Tensor) -> Tensor:
+    """Multiply (n, planes, ...) by (planes', planes), in float32 whatever autocast says."""
+    with torch.autocast(planes.device.type, enabled=False):
+        return (matrix @ planes.flatten(2).float()).unflatten(2, planes.shape[2:])
+
+
 def _permuted(values: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
     if torch.is_grad_enabled() or values.device.type != "cpu":
         return values.reshape(shape).permute(axes).contiguous()

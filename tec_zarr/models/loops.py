@@ -60,4 +60,36 @@ def _look_up(symbols: Numbers, table: Numbers, found: Numbers) -> None:
         found[i] = table[abs(cut)]
 
 
+def _quantise(values: Numbers, rest: float, most: float, symbols: Numbers) -> None:
+    """Symbols (n,): the magnitude of `values` + `rest`, rounded down, at most `most`; signs stay.
+
+    See `transforms.PatchTransform.symbols`.
+    """
+    for i in range(len(values)):
+        size = min(np.floor(abs(values[i]) + rest), most)
+        symbols[i] = size if values[i] >= 0 else -size
+
+
+def _lose(given: Numbers, seen: Numbers, peaks: Numbers, energies: Numbers) -> None:
+    """What readers miss of symbols (tiles, frames, c, y, x); see `Factorized.harmed`.
+
+    `seen` may have fewer channels. Sets the largest magnitude and the sum of squares of each tile
+    (tiles, 2): of channels that readers see, and of those that they do not.
+    """
+    tiles, frames, channels, height, width = given.shape
+    for tile in range(tiles):
+        for frame in range(frames):
+            for c in range(channels):
+                cut = int(c >= seen.shape[2])
+                for y in range(height):
+                    for x in range(width):
+                        lost = float(given[tile, frame, c, y, x])
+                        if not cut:
+                            lost -= seen[tile, frame, c, y, x]
+                        if lost:
+                            peaks[tile, cut] = max(peaks[tile, cut], abs(lost))
+                            energies[tile, cut] += lost * lost
+
+
+quantise, lose = compiled(_quantise), compiled(_lose)
 gather, to_rows, look_up = compiled(_gather), compiled(_to_rows), compiled(_look_up)

@@ -125,16 +125,27 @@ class _Lists:
         self.sizes: Wide = sizes[:, :-1]
         """(tiles, rare rows): symbols of each list."""
         self._places, self._common_places = np.split(places, [self.sizes.sum()])
-        self._common = _filled(sizes[:, -1:])
+        self._numbers: Wide = np.ascontiguousarray(sizes[:, -1])
 
     def code_common(self, coder: Coder, symbols: Ints | None, rows: Ints, known: Ints) -> None:
         """Code the symbols in rows that are not rare, one by one."""
-        chosen, given = np.zeros((2, *self._common.shape), np.int32)
-        chosen[self._common] = rows.ravel().take(self._common_places)
+        most = int(self._numbers.max(initial=0))
+        chosen, given = np.zeros((2, len(rows), most), np.int32)
+        self._take(rows, chosen)
         if symbols is not None:
-            given[self._common] = symbols.ravel().take(self._common_places)
+            self._take(symbols, given)
         seen = coder(None if symbols is None else given, chosen)
-        known.ravel()[self._common_places] = seen[self._common]
+        if loops.unpad:
+            loops.unpad(seen, self._common_places, self._numbers, known.ravel())
+        else:
+            known.ravel()[self._common_places] = seen[_filled(self._numbers[:, None])]
+
+    def _take(self, values: Ints, lines: Ints) -> None:
+        """Set lines (tiles, n) to each tile's values in rows that are not rare."""
+        if loops.pad:
+            loops.pad(values.ravel(), self._common_places, self._numbers, lines)
+        else:
+            lines[_filled(self._numbers[:, None])] = values.ravel().take(self._common_places)
 
     def nonzero(self, symbols: Ints) -> _Found:
         """What is not zero."""

@@ -72,6 +72,11 @@ def covariances(coefficients: Tensor) -> Tensor:
     return table.double() / coefficients.shape[3]
 
 
+def noise(step: Tensor) -> Tensor:
+    """Squared error of a coefficient that is coded in steps."""
+    return step.square() / 12
+
+
 def weighted(table: Tensor, noise: Tensor) -> Tensor:
     """(n, group, band, band): sums of covariances (n, 64, band, band) over groups, all alike.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tec_zarr.errors import FormatError
-from tec_zarr.models import spectral
-from tec_zarr.models.layers import Branch, Gdn, Knots, down, gathered, scattered, up
+from tec_zarr.models import loops, spectral
+from tec_zarr.models.layers import Branch, Gdn, Knots, down, gathered, product, scattered, up
 from tec_zarr.runtime import has_bfloat16
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 Maps = tuple[Tensor, ...]
 
+LARGEST = 2.0**30  # symbols are cut to this magnitude
 MOST_SLACK = 0.14
 """How far, in steps, rounding of the bundled model leans towards zero at most."""
-
 
 MOST_MISSED = (0.3, 0.1)
 """Channels are left out of a tile only if their squares, over those of their quantisation steps,
@@ -51,7 +52,7 @@ class Transform(Protocol):
 
     def analysis(self, frames: Tensor, quality: int, cuts: Sequence[int] | None) -> Analysis: ...
 
-    def quantised(self, maps: Maps, quality: int) -> Maps: ...
+    def symbols(self, maps: Maps, quality: int) -> Maps: ...
 
     def synthesis(self, maps: Maps, quality: int, turns: Turns) -> Tensor: ...
 
@@ -87,9 +88,9 @@ class StridedTransform(nn.Module):
         del quality, cuts  # one rate, all channels
         return Analysis((self.g_a(frames) - self.median.view(1, -1, 1, 1),), None, ())
 
-    def quantised(self, maps: Maps, quality: int) -> Maps:
+    def symbols(self, maps: Maps, quality: int) -> Maps:
         del quality
-        return tuple(m.round() for m in maps)
+        return tuple(m.round().clamp_(-LARGEST, LARGEST).to(torch.int32) for m in maps)
 
     def synthesis(self, maps: Maps, quality: int, turns: Turns) -> Tensor:
         del quality, turns  # one rate, no rotations
@@ -167,8 +168,16 @@ class PatchTransform(nn.Module):
             maps = self._in_steps(latent, step)
         return Analysis((maps[0], maps[1][:, :cut]), missed, turns)
 
-    def quantised(self, maps: Maps, quality: int) -> Maps:
-        return self.quantised_at(maps, self.steps[quality : quality + 1])
+    def symbols(self, maps: Maps, quality: int) -> Maps:
+        step = self.steps[quality : quality + 1]
+        if not loops.quantise or step.device.type != "cpu":
+            found = (m.clamp_(-LARGEST, LARGEST) for m in self.quantised_at(maps, step))
+            return tuple(m.to(torch.int32) for m in found)
+        rest = np.float32(0.5 - self._slack(step).item())
+        symbols = tuple(torch.empty(m.shape, dtype=torch.int32) for m in maps)
+        for m, target in zip(maps, symbols, strict=True):
+            loops.quantise(m.reshape(-1).numpy(), rest, LARGEST, target.view(-1).numpy())
+        return symbols
 
     def synthesis(self, maps: Maps, quality: int, turns: Turns) -> Tensor:
         step = self.steps[quality : quality + 1]
@@ -176,7 +185,7 @@ class PatchTransform(nn.Module):
 
     def position(self, step: Tensor) -> Tensor:
         """Where steps (n,) lie in the span, 0 to 1."""
-        return (torch.log2(step) - self.span[0]) / (self.span[1] - self.span[0])
+        return (torch.log2(step) - self.span[0]) / self.span.diff()
 
     def analysis_at(self, frames: Tensor, step: Tensor, default: Tensor) -> tuple[Maps, Tensor]:
         """Latents of frames (n, band, y, x) in quantisation steps, and their rotations.
@@ -185,22 +194,25 @@ class PatchTransform(nn.Module):
         """
         spectrum = self.spectrum(frames)
         with torch.no_grad():
-            table = spectral.weighted(spectral.covariances(spectrum), noise(step).double())
+            table = spectral.weighted(spectral.covariances(spectrum), spectral.noise(step).double())
             own = spectral.eigenvectors(table, self.turned).float()
             rotations = torch.where(default.view(-1, 1, 1, 1), self.turned, own)
         spectrum = rotations[:, self.member] @ spectrum
-        return self._in_steps(
-            self._ordered(spectrum, len(self.order), frames.shape), step
-        ), rotations
+        latent = self._ordered(spectrum, len(self.order), frames.shape)
+        return self._in_steps(latent, step), rotations
 
     def quantised_at(self, maps: Maps, step: Tensor) -> Maps:
         """Round to whole steps, towards zero a little: shorter symbols are worth some error.
 
         Coarse steps, whose symbols are mostly zero, gain most (measured on training data).
         """
-        slack = (0.5 * (self.position(step) - 0.1)).clamp(0, MOST_SLACK).view(-1, 1, 1, 1)
+        slack = self._slack(step).view(-1, 1, 1, 1)
         sizes = (m.abs().add_(0.5 - slack).floor_() for m in maps)
         return tuple(size.copysign_(m) for size, m in zip(sizes, maps, strict=True))
+
+    def _slack(self, step: Tensor) -> Tensor:
+        """How far rounding leans towards zero at each step (n,), in steps."""
+        return (0.5 * (self.position(step) - 0.1)).clamp(0, MOST_SLACK)
 
     def synthesis_at(self, maps: Maps, step: Tensor, rotations: Tensor) -> Tensor:
         """Invert `analysis_at`.
@@ -265,8 +277,8 @@ class PatchTransform(nn.Module):
         latent = self._corrected(latent, latent.shape[1], self.br_a, step)
         lead = product(self.lead_waves, gathered(latent[:, : self.lead], self.group))
         coarse, fine = self._widths(step)
-        fine = fine[:, : latent.shape[1] - self.lead]
-        return lead.flatten(1, 2)[:, self.lead_order] / coarse, latent[:, self.lead :] / fine
+        others = latent[:, self.lead :]
+        return lead.flatten(1, 2)[:, self.lead_order] / coarse, others / fine[:, : others.shape[1]]
 
     def _corrected(self, latent: Tensor, count: int, branch: Branch, step: Tensor) -> Tensor:
         """Add what a branch makes of the leading channels, of which `latent` has `count`.
@@ -276,8 +288,8 @@ class PatchTransform(nn.Module):
         seen = min(count, self.reach)
         change = branch(latent[:, :seen], self.position(step)).float()
         if seen < self.reach or torch.is_grad_enabled():
-            near = functional.pad(latent[:, :seen], (0, 0, 0, 0, 0, self.reach - seen)) + change
-            return torch.cat([near, latent[:, seen:]], 1)
+            near = functional.pad(latent[:, :seen], (0, 0, 0, 0, 0, self.reach - seen))
+            return torch.cat([near + change, latent[:, seen:]], 1)
         latent[:, :seen] += change
         return latent
 
@@ -286,14 +298,3 @@ class PatchTransform(nn.Module):
 
     def _split(self, channels: Tensor) -> Sequence[Tensor]:
         return channels[..., None, None].split(self.channels, 1)
-
-
-def noise(step: Tensor) -> Tensor:
-    """Squared error of a coefficient that is coded in steps."""
-    return step.square() / 12
-
-
-def product(matrix: Tensor, planes: Tensor) -> Tensor:
-    """Multiply (n, planes, ...) by (planes', planes), in float32 whatever autocast says."""
-    with torch.autocast(planes.device.type, enabled=False):
-        return (matrix @ planes.flatten(2).float()).unflatten(2, planes.shape[2:])

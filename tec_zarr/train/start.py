@@ -12,8 +12,7 @@ from tec_zarr.errors import ConfigError
 from tec_zarr.models import spectral
 from tec_zarr.models.activity import FINE, FIRST_OCTAVE, ROW_UNIT, WEIGHT_BITS
 from tec_zarr.models.factorized import Factorized
-from tec_zarr.models.layers import gathered
-from tec_zarr.models.transforms import product
+from tec_zarr.models.layers import gathered, product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
