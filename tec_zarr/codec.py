@@ -43,9 +43,8 @@ def encode_chunk(chunk: NDArray[Any], config: TecConfig) -> bytes:
     check_config(config, chunk.shape, chunk.dtype)
     native = chunk.astype(chunk.dtype.newbyteorder("="), copy=False)
     header = _header(chunk, config)
-    first = native[(0,) * native.ndim]
-    if bool((native == first).all()) or _all_nan(native):
-        return container.pack_chunk(header, None, constant=first)
+    if _is_constant(native) or _all_nan(native):
+        return container.pack_chunk(header, None, constant=native[(0,) * native.ndim])
     nodata = mask.nodata_mask(native, header.nodata)
     with runtime.slot():
         return _encode(native, nodata if nodata.any() else None, header, config)
@@ -246,6 +245,11 @@ def _quality_code(qualities: Sequence[float], config: TecConfig) -> int:
         f"{config.model} has no quality {config.quality:g}: it has {len(qualities)} from {low:g} "
         f"to {high:g}, the nearest is {near:g}"
     )
+
+
+def _is_constant(values: NDArray[Any]) -> bool:
+    line = values[(0,) * (values.ndim - 1)]  # of a picture, it says no at once
+    return bool((line == line[0]).all()) and bool((values == line[0]).all())
 
 
 def _all_nan(values: NDArray[Any]) -> bool:
