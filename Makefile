@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/
 LOOPS := $(addprefix tests/test_,compiled.py golden.py models.py rans.py sparse.py spectral.py \
     squares.py tables.py)
 
-.PHONY: test demo rate models-doc speed test-newest clean
+.PHONY: test test-training demo rate models-doc speed test-newest clean
 
 test: $(VENV)/installed
 	$(RUN)ruff format --check .
@@ -16,6 +16,11 @@ test: $(VENV)/installed
 	$(RUN)mypy
 	$(RUN)pytest -W error
 	TEC_ZARR_COMPILED=0 $(RUN)pytest -W error $(LOOPS)
+
+# Training with CompressAI, which has no wheel for Python 3.13; decoding with its older NumPy.
+test-training: $(VENV)-training/installed
+	$(VENV)-training/bin/python -m pytest -W error $(addprefix tests/test_,train.py training.py \
+		published.py golden.py spectral.py)
 
 demo: $(VENV)/installed
 	$(RUN)python benchmarks/demo.py
@@ -41,5 +46,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(RUN)python -m pip install -qq --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
+$(VENV)-training/installed: $(VENV)/installed .ci/training
+	@echo "Installing CompressAI into $(VENV)-training."
+	@bash .ci/training
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-newest demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-training .venv-newest demo build *.egg-info

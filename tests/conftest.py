@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 
 from tec_zarr.bands import S2L2A
@@ -17,6 +18,7 @@ from tec_zarr.train.data import NATIVE
 from tests.tiny import patch_artifact, strided_artifact
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Runs where the published packages are, see there.
@@ -58,6 +60,15 @@ def strided(model_folder: Path) -> str:
 def known_models(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the tiny models known."""
     monkeypatch.setenv("TEC_ZARR_MODELS", str(model_folder))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For training of tiny models, where threads of torch would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -183,11 +183,12 @@ def test_spans_keep_to_chunks_and_cover_the_axis(
 def test_crops_fit_into_small_images(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", pixels((4, 12, 100, 120)))
     train, _ = opened(tmp_path, crop=128)
-    assert fitting_crop(train, 128) == 96
-    assert fitting_crop(train, 64) == 64
+    assert fitting_crop(train, 128, 32) == 96
+    assert fitting_crop(train, 64, 32) == 64
+    assert fitting_crop(train, 128, 64) == 64
     np.save(tmp_path / "a.npy", pixels((4, 12, 30, 120)))
     with pytest.raises(ConfigError, match="30 pixels are too small"):
-        fitting_crop(opened(tmp_path)[0], 128)
+        fitting_crop(opened(tmp_path)[0], 128, 32)
 
 
 class Counted:

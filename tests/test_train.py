@@ -1,9 +1,7 @@
-"""Training runs end to end on a tiny configuration: train, stop, go on, export, code."""
+"""What a training run is made of: crops, batches, errors, the start, tables, steps."""
 
 from __future__ import annotations
 
-import json
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,19 +9,20 @@ import pytest
 import torch
 
 from tec_zarr.bands import MEANS
-from tec_zarr.codec import decode_chunk, encode_chunk
-from tec_zarr.config import TecConfig
 from tec_zarr.errors import ConfigError
-from tec_zarr.models import registry
+from tec_zarr.train.bundled import Bundled
 from tec_zarr.train.data import Batches, Crops, Sample, is_replicated, load_scenes
 from tec_zarr.train.export import ROWS, sparse_rows, tables_of
-from tec_zarr.train.fit import pack
 from tec_zarr.train.forecast import laplace_bits
-from tec_zarr.train.loop import TrainConfig, draw_steps, new_state, schedule, train
+from tec_zarr.train.loop import draw_steps, schedule
 from tec_zarr.train.start import start_from_covariances
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TINY = Bundled(width=8, lead=4, reach=64, depth=1, coarse=(16, 48), fine=(60, 704))
 
 
 def test_scenes_say_what_they_are(scenes: Path) -> None:
@@ -73,13 +72,9 @@ def test_errors_count_where_there_are_pixels_and_as_a_codec_has_them() -> None:
     assert sample.square_errors(torch.stack([checks * 0, checks * 0 + 1])[None]) == 16
 
 
-def test_training_starts_from_what_covariances_say(scenes: Path, tmp_path: Path) -> None:
+def test_training_starts_from_what_covariances_say(scenes: Path) -> None:
     torch.manual_seed(0)
-    config = TrainConfig(
-        data=scenes, out=tmp_path, crop=64, width=8, lead=4, reach=64, depth=1,
-        coarse=(16, 48), fine=(60, 704),
-    )  # fmt: skip
-    graph = new_state(config).graph
+    graph = TINY.graph()
     source = batches(scenes, drop=0)
     start_from_covariances(graph, source, frames=6)
     transform = graph.transform
@@ -124,28 +119,3 @@ def test_schedule_and_steps_stay_in_their_range() -> None:
     steps = draw_steps(64)
     assert float(steps.min()) >= 0.024
     assert float(steps.max()) <= 6.144
-
-
-@pytest.mark.slow
-def test_train_stop_go_on_export_and_code(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = {"batch": 2, "crop": 64, "width": 8, "lead": 4, "reach": 64, "depth": 1}
-    groups = {"coarse": (16, 48), "fine": (60, 704)}
-    options = {"data": scenes, "out": tmp_path, **sizes, **groups}
-    few = partial(start_from_covariances, frames=20)
-    monkeypatch.setattr("tec_zarr.train.loop.start_from_covariances", few)
-    torch.manual_seed(0)
-    train(TrainConfig(steps=2, save_every=2, **options))  # type: ignore[arg-type]
-    config = TrainConfig(steps=4, save_every=2, **options)  # type: ignore[arg-type]
-    checkpoint = train(config)
-    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [2, 4]
-    identity = pack(checkpoint, config, 20)
-    monkeypatch.setenv("TEC_ZARR_MODELS", str(tmp_path))
-    registry.forget()
-    chunk = np.load(scenes / "a.npz")["data"]
-    back = decode_chunk(encode_chunk(chunk, TecConfig(model=identity, quality=44)))
-    registry.forget()
-    error = back.astype(float) - chunk
-    assert 10 * np.log10(1e8 / np.square(error).mean()) > 38

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ from tec_zarr.evaluate.plots import training_plot
 from tec_zarr.models import artifact as artifacts
 from tec_zarr.models import registry
 from tec_zarr.train import journal
+from tec_zarr.train.card import SENTINEL, Prose, attributions, card_of
 from tec_zarr.train.fit import fit
-from tec_zarr.train.heldout import STEPS
 from tec_zarr.train.loop import TrainConfig, describe, train
 from tec_zarr.train.start import start_from_covariances
 from tests.cubes import dataset
 from tests.test_cli import run
+from tests.test_train import TINY
 from tests.tiny import strided_artifact
 
 if TYPE_CHECKING:
@@ -30,10 +32,9 @@ if TYPE_CHECKING:
 
     from tec_zarr.train.journal import Record, Report
 
-SIZES: dict[str, Any] = {
-    "batch": 2, "crop": 64, "width": 8, "lead": 4, "coarse": (16, 48), "fine": (60, 704),
-    "save_every": 2, "device": "cpu",
-}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZES: dict[str, Any] = {"batch": 2, "crop": 64, "save_every": 2, "device": "cpu", "model": TINY}
 
 
 class StoppedError(Exception):
@@ -61,14 +62,15 @@ def log_of(folder: Path) -> list[Record]:
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at few frames before the first step."""
     few = partial(start_from_covariances, frames=20)
-    monkeypatch.setattr("tec_zarr.train.loop.start_from_covariances", few)
+    monkeypatch.setattr("tec_zarr.train.bundled.start_from_covariances", few)
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store as somebody else has it: eight dates, chunked."""
     path = tmp_path_factory.mktemp("archive") / "cube.zarr"
-    data = dataset((8, 12, 96, 96))
+    times = np.array([f"20{year}-07-01" for year in range(17, 25)], "datetime64[ns]")
+    data = dataset((8, 12, 96, 96)).assign_coords(time=times)
     own: Any = {"s2": {"chunks": (1, 12, 96, 96)}, "y": {"_FillValue": None}}
     data.drop_vars("x").to_zarr(path, zarr_format=2, encoding=own)
     return path
@@ -88,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     assert log_of(stopped.out) == log_of(whole.out)
     assert [record["step"] for record in log_of(whole.out)] == [2, 4]
     for record in log_of(whole.out):
-        assert [point["step"] for point in record["held_out"]] == list(STEPS)
+        assert [point["step"] for point in record["held_out"]] == [96, 384, 1536]
         psnr = [point["psnr"] for point in record["held_out"]]
         rates = [point["bits_per_pixel"] for point in record["held_out"]]
         assert psnr == sorted(psnr, reverse=True)
@@ -99,6 +101,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     with pytest.raises(ConfigError, match="other batch, seed"):
         train(replace(whole, seed=1, batch=3))
     assert "archive" not in str(describe(whole))
+    train(replace(whole, steps=5))
+    assert [record["step"] for record in log_of(whole.out)] == [2, 4, 5]
 
 
 @pytest.mark.slow
@@ -107,7 +111,8 @@ def test_fine_tuning_to_an_archive_from_end_to_end(
 ) -> None:
     monkeypatch.setenv("TEC_ZARR_CACHE", str(tmp_path / "cache"))
     scratch = TrainConfig(data=scenes, out=tmp_path / "new", steps=2, **SIZES)
-    first = registry.add(fit(scratch, frames=20).path)
+    said = Prose(licence="CC0-1.0", data=f"{SENTINEL}; of nobody")
+    first = registry.add(fit(scratch, frames=20, said=said).path)
     options = ("--steps", 2, "--batch", 2, "--save-every", 1, "--frames", 20, "--plot")
     told = run("train", archive, tmp_path / "more", "--from", first, "--device", "cpu", *options)
     assert told.count("step 1 of 2") == told.count("step 2 of 2") == 1
@@ -118,14 +123,36 @@ def test_fine_tuning_to_an_archive_from_end_to_end(
     assert second in told
     assert second != first
     assert '"data": "cube.zarr"' in run("models", "show", second)
-    card = artifacts.load(artifact).card["training"]
-    assert (card["data"], card["start"], card["width"]) == ("cube.zarr", first, 8)
+    card = artifacts.load(artifact).card
+    run_of = card["training"]
+    assert (run_of["data"], run_of["start"], run_of["model"]["width"]) == ("cube.zarr", first, 8)
+    assert "all rates" in card["summary"]
+    assert card["summary"].endswith(f"fine-tuned from {first} on cube.zarr")
+    assert card["licence"] == "CC0-1.0"
+    assert card["data"] == f"{SENTINEL} 2017-2024; {SENTINEL}; of nobody"
     registry.forget()
     chunk = np.load(scenes / "a.npz")["data"]
     back = decode_chunk(encode_chunk(chunk, TecConfig(model=second, quality=44)))
     registry.forget()
     error = back.astype(float) - chunk
     assert 10 * np.log10(1e8 / np.square(error).mean()) > 38
+
+
+def test_cards_say_what_data_say_and_what_their_maker_says(scenes: Path, tmp_path: Path) -> None:
+    config = TrainConfig(data=scenes, out=tmp_path, **SIZES)
+    card = card_of(config, {})
+    assert (card["licence"], card["data"]) == ("not stated", SENTINEL)
+    assert card["summary"].endswith("28 to 56 dB, trained on scenes0")
+    assert card_of(config, {"summary": "mine"})["summary"] == "mine"
+    of_bundled = card_of(replace(config, start="tec-fp-s2l2a"), {})
+    assert of_bundled["licence"] == "Apache-2.0"
+    assert of_bundled["data"].startswith(f"{SENTINEL}; ")
+    np.save(tmp_path / "a.npy", np.zeros((12, 64, 64)))
+    assert attributions(tmp_path) == [SENTINEL]
+    told = {"split": "train", "dates": ["2021-06-01", ""], "licence": "CC-BY-4.0"}
+    held = {"split": "validation", "dates": ["2030-06-01"], "licence": "secret"}
+    (tmp_path / "index.json").write_text(json.dumps({"samples": [told, held]}))
+    assert attributions(tmp_path) == [f"{SENTINEL} 2021", "CC-BY-4.0"]
 
 
 def test_models_of_other_kinds_are_no_start(

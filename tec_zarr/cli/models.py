@@ -59,11 +59,24 @@ def add(
 @app.command()
 def convert(
     file: File,
+    out: Annotated[
+        Path | None, typer.Argument(help="Artifact to write, of a checkpoint of your own.")
+    ] = None,
     quality: Annotated[
         float | None, typer.Option(help="Its lambda. [as its name says: ...lambda-10.pt]")
     ] = None,
+    summary: Annotated[str | None, typer.Option(help="For the card of OUT: one line.")] = None,
+    licence: Annotated[str | None, typer.Option(help="For the card of OUT.")] = None,
 ) -> None:
-    """Convert a published checkpoint (.pt) and add it to this user's cache."""
-    from tec_zarr.models import official
+    """Convert a checkpoint (.pt, in CompressAI's format) to an artifact.
 
-    typer.echo(official.add(file, quality))
+    With OUT it becomes that file. Without, it is taken for a published one of its family and
+    lambda, and added to this user's cache under that name.
+    """
+    from tec_zarr.models import official, upstream
+
+    if out is None:
+        typer.echo(official.add(file, quality))
+        return
+    said = {key: value for key, value in (("summary", summary), ("licence", licence)) if value}
+    typer.echo(upstream.convert_file(file, quality, said).save(out))

@@ -12,18 +12,27 @@ from tec_zarr.errors import ConfigError
 from tec_zarr.evaluate.plots import training_plot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from tec_zarr.train.fit import Fitted
+    from tec_zarr.train.journal import Record, Report
 
 Data = Annotated[
     str, typer.Argument(help="A Zarr archive, a folder of .npy/.npz, or one with an index.json.")
 ]
 Out = Annotated[Path, typer.Argument(help="Folder of checkpoint, log and model.")]
-From = Annotated[str | None, typer.Option("--from", help="Model to go on from: name or hash.")]
+From = Annotated[
+    str | None, typer.Option("--from", help="Model to go on from: name, hash or .pt file.")
+]
+Family = Annotated[str | None, typer.Option(help="fp or elic. [that of --from, or fp]")]
+Layout = Annotated[
+    str | None, typer.Option(help="patch (as bundled) or strided (as published: CompressAI's).")
+]
+Quality = Annotated[float, typer.Option(min=0, help="In strided layout: lambda.")]
 Steps = Annotated[int, typer.Option(min=1, help="Optimiser steps in all.")]
 Batch = Annotated[int, typer.Option(min=1, help="Frames a step.")]
-Crop = Annotated[int, typer.Option(min=32, help="Side of a frame, a multiple of 32.")]
-Rate = Annotated[float | None, typer.Option(help="Learning rate. [0.001, with --from 0.0002]")]
+Crop = Annotated[
+    int, typer.Option(min=32, help="Side of a frame, a multiple of 32; of 64 in strided layout.")
+]
+Rate = Annotated[float | None, typer.Option(help="Learning rate. [as usual for the model]")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of all that is random.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Of torch. [its default]")]
 Frames = Annotated[int, typer.Option(min=10, help="To measure the result on.")]
@@ -33,6 +42,9 @@ Bands = Annotated[str | None, typer.Option(help="B02,B03,..., if DATA does not s
 Nodata = Annotated[float | None, typer.Option(help="Stored value without data (may be nan).")]
 Scale = Annotated[float | None, typer.Option(help="Digital numbers per stored unit.")]
 Offset = Annotated[float | None, typer.Option(help="Digital number of a stored 0.")]
+Summary = Annotated[str | None, typer.Option(help="For the card: one line. [what was done]")]
+Licence = Annotated[str | None, typer.Option(help="For the card: of the weights. [of --from]")]
+Attribution = Annotated[str | None, typer.Option(help="For the card: of DATA. [as DATA say]")]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw OUT/log.png at the end.")]
 
 
@@ -41,6 +53,9 @@ def train(  # noqa: PLR0913 - the options of one command
     out: Out,
     *,
     start: From = None,
+    family: Family = None,
+    layout: Layout = None,
+    quality: Quality = 10,
     steps: Steps = 20_000,
     batch: Batch = 8,
     crop: Crop = 128,
@@ -54,28 +69,33 @@ def train(  # noqa: PLR0913 - the options of one command
     nodata: Nodata = None,
     scale: Scale = None,
     offset: Offset = None,
+    summary: Summary = None,
+    licence: Licence = None,
+    attribution: Attribution = None,
     plot: Plot = False,
 ) -> None:
-    """Train a TEC-FP on DATA, or go on where a run in OUT stopped; the result is a model file."""
-    if plot and not find_spec("matplotlib"):
-        raise ConfigError("--plot needs matplotlib: pip install 'tec-zarr[train]'")
-    from tec_zarr.cli.app import out as console
-    from tec_zarr.train import fit, loop
+    """Train a model on DATA, or go on where a run in OUT stopped; the result is a model file."""
+    _check(plot)
+    from tec_zarr.train import fit, kinds, loop
 
-    usual = loop.TrainConfig.rate if start is None else fit.FINE_TUNING_RATE
-    names = None if bands is None else [name.strip() for name in bands.split(",")]
-    reading = _said(bands=names, nodata=nodata, scale=scale, offset=offset)
-    pace: Any = {"steps": steps, "batch": batch, "crop": crop, "save_every": save_every}
-    options: Any = {"start": start, "seed": seed, "device": device, "reading": reading, **pace}
-    path, identity = fit.fit(
-        loop.TrainConfig(data=data, out=out, rate=rate or usual, **options),
-        frames=frames,
-        threads=threads,
-        report=lambda record: console.print(_line(record, steps)),
-    )
-    console.print(f"{path}: model {identity}", f"to use it: tec-zarr models add {path}", sep="\n")
-    if plot:
-        training_plot(out / "log.jsonl", out / "log.png")
+    reading = _said(bands=_names(bands), nodata=nodata, scale=scale, offset=offset)
+    model = kinds.chosen(family, layout, start, quality)
+    pace: Any = {"steps": steps, "batch": batch, "crop": crop, "rate": rate, "seed": seed}
+    rest: Any = {"start": start, "save_every": save_every, "device": device, "reading": reading}
+    config = loop.TrainConfig(data=data, out=out, model=model, **pace, **rest)
+    own: Any = {"frames": frames, "threads": threads, "report": _reporter(steps)}
+    said: Any = _said(summary=summary, licence=licence, data=attribution)
+    _tell(fit.fit(config, said=said, **own), plot)
+
+
+def _check(plot: bool) -> None:
+    """Raise ConfigError before the work if there could be no plot after it."""
+    if plot and not find_spec("matplotlib"):
+        raise ConfigError("--plot needs matplotlib: pip install 'tec-zarr[evaluate]'")
+
+
+def _names(bands: str | None) -> list[str] | None:
+    return None if bands is None else [name.strip() for name in bands.split(",")]
 
 
 def _said(**options: object) -> dict[str, object]:
@@ -83,10 +103,25 @@ def _said(**options: object) -> dict[str, object]:
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _line(record: Mapping[str, Any], steps: int) -> str:
-    """A record of the log; rates in bits per pixel of all bands."""
-    points = [
-        f"{held['bits_per_pixel']:.3g} at {held['psnr']:.2f} dB" for held in record["held_out"]
-    ] or ["nothing"]
-    done = f"step {record['step']} of {steps}, {record['seconds']:.0f} s"
-    return f"{done}: {record['bits_per_pixel']:.3g} bits/pixel; held out {', '.join(points)}"
+def _reporter(steps: int) -> Report:
+    """Prints records of the log; rates in bits per pixel of all bands."""
+    from tec_zarr.cli.app import out as console
+
+    def tell(record: Record) -> None:
+        points = [
+            f"{held['bits_per_pixel']:.3g} at {held['psnr']:.2f} dB" for held in record["held_out"]
+        ] or ["nothing"]
+        done = f"step {record['step']} of {steps}, {record['seconds']:.0f} s"
+        rate = f"{record['bits_per_pixel']:.3g} bits/pixel"
+        console.print(f"{done}: {rate}; held out {', '.join(points)}")
+
+    return tell
+
+
+def _tell(fitted: Fitted, plot: bool) -> None:
+    from tec_zarr.cli.app import out as console
+
+    path, identity = fitted
+    console.print(f"{path}: model {identity}", f"to use it: tec-zarr models add {path}", sep="\n")
+    if plot:
+        training_plot(path.with_name("log.jsonl"), path.with_name("log.png"))

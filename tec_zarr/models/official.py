@@ -6,7 +6,6 @@ Beside a converted artifact the cache keeps a note, `<name>-<lambda>.json`, with
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,16 +50,17 @@ def recovered(wanted: str) -> bool:
 def add(path: Path, quality: float | None = None) -> str:
     """Convert a checkpoint file and keep its artifact in the cache; returns its identity.
 
-    Which release it belongs to is seen from its tensors; its lambda is `quality`, or else what the
-    file's name says. Raises ModelNotFoundError if there is no such file, ModelMismatchError if it
-    is none that was published, ConfigError if its lambda is not known.
+    Which release it belongs to is seen from its tensors; its lambda is `quality`, or else follows
+    from the name that the file was published under. Raises ModelNotFoundError if there is no such
+    file, ModelMismatchError if none was published that is like it, ConfigError if its lambda is not
+    known.
     """
     state = upstream.read(path)
     kind = (upstream.family_of(state), upstream.bands_of(state))
     found = [entry for entry in releases().values() if (entry.family, entry.bands) == kind]
     if not found:
         raise ModelMismatchError(f"no {' '.join(kind)} model was published: {path}")
-    trained_at = found[0].trained_at(_quality_in(path) if quality is None else quality)
+    trained_at = _published_as(path, found[0]) if quality is None else found[0].trained_at(quality)
     return _keep(path, found[0], trained_at, state)
 
 
@@ -130,8 +130,13 @@ def _note(release: Release, trained_at: str) -> Path:
     return shelf.cache_folder() / f"{release.name}-{trained_at}.json"
 
 
-def _quality_in(path: Path) -> float:
-    match = re.search(r"lambda-(\d+(?:\.\d+)?)", path.name)
-    if match is None:
-        raise ConfigError(f"{path.name} does not say its lambda (as in lambda-10.pt): give quality")
-    return float(match[1])
+def _published_as(path: Path, release: Release) -> str:
+    """The lambda of a file with a published name, which a file of the user's own must not take."""
+    for trained_at in release.lambdas:
+        if path.name == release.file(trained_at):
+            return trained_at
+    raise ConfigError(
+        f"{path.name} is not called like a published checkpoint ({release.file('10')}): if it is"
+        " one, say its lambda as quality; one of your own becomes a model by: tec-zarr models"
+        " convert FILE OUT"
+    )

@@ -114,7 +114,7 @@ def turns(table: Doubles, noise: float, places: int, default: Doubles) -> Turns:
     energy = _energy(own[:, member], table)
     strong = np.stack([energy[:, member == g].mean(1) for g in range(len(EDGES))], 1) > noise
     counts = np.minimum(strong.sum(2), default.shape[1] - 1)
-    angles = _angles(own @ default.mT, counts)
+    angles = _angles(own @ default.swapaxes(1, 2), counts)
     turned = _rotated(angles, default)
     bits = [
         np.log2(1 + _energy(rows[:, member], table).clip(min=0) / noise).sum(2) / 2
@@ -178,7 +178,8 @@ def _angles(target: Doubles, counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
     `target` is (..., band, band), `counts` (...); zeros where a matrix has no more.
     """
-    rest, steps, bands = target.mT.copy(), 2**ANGLE_BITS / (2 * np.pi), target.shape[-1]
+    rest, steps = target.swapaxes(-1, -2).copy(), 2**ANGLE_BITS / (2 * np.pi)
+    bands = target.shape[-1]
     pairs = _pairs(bands, bands - 1)
     angles = np.zeros((*counts.shape, len(pairs)), np.int64)
     if givens.find and pairs:
@@ -201,10 +202,10 @@ def _rotated(angles: NDArray[np.int64], default: Doubles) -> Doubles:
     if givens.turn and pairs:
         flat = result.reshape(-1, bands, bands), angles.reshape(-1, len(pairs))
         givens.turn(*flat, np.array(pairs), 2**ANGLE_BITS)
-        return result.mT @ default
+        return result.swapaxes(-1, -2) @ default
     for index, (row, _) in reversed(list(enumerate(pairs))):
         _turn(result, row, -angles[..., index] / steps)
-    return result.mT @ default
+    return result.swapaxes(-1, -2) @ default
 
 
 def _pairs(size: int, count: int) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 
 from tec_zarr.bands import MEANS, ORDERS, STDS
 from tec_zarr.entropy import exact
-from tec_zarr.errors import ModelMismatchError, ModelNotFoundError
+from tec_zarr.errors import ConfigError, ModelMismatchError, ModelNotFoundError
 from tec_zarr.models.bottleneck import Bottleneck
 from tec_zarr.models.correlation import correlation
 from tec_zarr.models.elic import Elic, ElicConfig
@@ -70,10 +71,10 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
         isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
     ):
         raise ModelMismatchError(f"{path} holds other things than tensors by name")
-    return {present_name(name): _array(value) for name, value in state.items()}
+    return {present_name(name): array(value) for name, value in state.items()}
 
 
-def _array(value: torch.Tensor) -> NDArray[Any]:
+def array(value: torch.Tensor) -> NDArray[Any]:
     """A tensor as an array; floats of any precision as float32, exactly or nearest."""
     value = value.detach()
     return (value.float() if value.is_floating_point() else value).contiguous().numpy()
@@ -115,6 +116,27 @@ def convert(state: State, origin: Origin) -> Artifact:
         return converter(state, origin)
     except KeyError as err:
         raise ModelMismatchError(f"the checkpoint lacks the tensor {err}") from err
+
+
+def convert_file(path: Path, quality: float | None, said: Mapping[str, str]) -> Artifact:
+    """The artifact of a checkpoint file of one's own.
+
+    Its lambda is `quality`, or else what the name says. `said` goes to the card. Raises
+    ConfigError if the lambda is not known, else as `read` and `convert`.
+    """
+    state = read(path)
+    trained_at = lambda_in(path) if quality is None else quality
+    summary = f"TEC-{family_of(state).upper()}, lambda {trained_at:g}, converted from {path.name}"
+    own = {"summary": summary, "source": path.name, "source_sha256": digest(path)}
+    return convert(state, Origin(bands_of(state), trained_at, {**own, **said}))
+
+
+def lambda_in(path: Path) -> float:
+    """The lambda of a checkpoint as its file name says it; ConfigError if it does not."""
+    match = re.search(r"lambda-(\d+(?:\.\d+)?)", path.name)
+    if match is None:
+        raise ConfigError(f"{path.name} does not say its lambda (as in lambda-10.pt): give quality")
+    return float(match[1])
 
 
 def convert_fp(state: State, origin: Origin) -> Artifact:

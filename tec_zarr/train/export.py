@@ -21,7 +21,7 @@ from tec_zarr.models.activity import (
 )
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
 from tec_zarr.models.sparse import CHANCE_BITS
-from tec_zarr.train.heldout import UNIT
+from tec_zarr.train.graph import UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.bands import MEANS
 from tec_zarr.config import TecOptions
-from tec_zarr.models import registry
-from tec_zarr.models.transforms import PatchTransform
 from tec_zarr.runtime import device, use_device
+from tec_zarr.train.bundled import Bundled
 from tec_zarr.train.data import Batches, Crops
-from tec_zarr.train.graph import COARSEST, FINEST, HIGH_RATE, TrainGraph
-from tec_zarr.train.heldout import UNIT, HeldOut
+from tec_zarr.train.graph import COARSEST, FINEST, UNIT
+from tec_zarr.train.heldout import HeldOut
 from tec_zarr.train.journal import check_same_run, continued
 from tec_zarr.train.sources import fitting_crop, open_sources
-from tec_zarr.train.start import start_from_covariances, start_from_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tec_zarr.train.data import Source
+    from tec_zarr.train.graph import Graph
     from tec_zarr.train.journal import Record, Report
+    from tec_zarr.train.kinds import Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,9 @@ class TrainConfig:
 
     out: Path
     """Folder of checkpoints and of the log."""
+
+    model: Kind = field(default_factory=Bundled)
+    """What is trained, and its sizes."""
 
     start: str | None = None
     """Model to go on from, of the same sizes; None: from what the data say."""
@@ -54,24 +57,8 @@ class TrainConfig:
     crop: int = 128
     """Side of a training frame, in pixels."""
 
-    rate: float = 1e-3
-    """Learning rate at its highest."""
-
-    width: int = 192
-    """Channels of the nonlinear branches."""
-
-    lead: int = 32
-    """Channels of the fine map that are transformed again."""
-
-    reach: int = 256
-    """Leading channels that the branches see and correct."""
-
-    depth: int = 4
-    """Hidden layers of a branch."""
-
-    coarse: tuple[int, ...] = (16, 48, 448)
-    fine: tuple[int, ...] = (32, 64, 128, 512)
-    """Channels of the context groups of each map."""
+    rate: float | None = None
+    """Learning rate at its highest; None: what is usual for the kind of model."""
 
     seed: int = 0
     save_every: int = 1000
@@ -83,13 +70,18 @@ class TrainConfig:
     reading: TecOptions = field(default_factory=lambda: TecOptions())
     """What the data do not say of themselves: bands, nodata, scale, offset."""
 
+    @property
+    def highest_rate(self) -> float:
+        """The learning rate after warming up."""
+        return self.rate or self.model.rates[self.start is not None]
+
 
 @dataclass(eq=False)
 class State:
     """What a checkpoint holds, so that a run goes on where it stopped."""
 
-    graph: TrainGraph
-    average: TrainGraph
+    graph: Graph
+    average: Graph
     """Exponential moving average of the weights: what is exported."""
 
     optimiser: torch.optim.Optimizer
@@ -124,14 +116,15 @@ def train(config: TrainConfig, report: Report | None = None) -> Path:
         place = device()
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
+    state, path = new_state(config), config.out / "checkpoint.pt"
     check_same_run(config.out / "config.json", describe(config))
     scenes, spare = open_sources(config.data, config.reading, config.crop, config.seed)
-    config = replace(config, crop=fitting_crop(scenes, config.crop))
-    batches = batches_of(scenes, config.crop, config.seed)
-    held_out = HeldOut(batches_of(spare, config.crop, 0, drop=0) if spare else None)
-    state, path = new_state(config), config.out / "checkpoint.pt"
+    config = replace(config, crop=fitting_crop(scenes, config.crop, config.model.multiple))
+    batches = batches_of(scenes, config, config.seed, drop=config.model.drop)
+    held_out = HeldOut(batches_of(spare, config, 0) if spare else None)
     if not path.exists():
-        _begin(state, config, batches_of(scenes, config.crop, config.seed, drop=0))
+        config.model.begin(state.graph, config.start, batches_of(scenes, config, config.seed))
+        state.average.load_state_dict(state.graph.state_dict())
     state.move(place)
     if path.exists():
         state.load(path)
@@ -156,35 +149,28 @@ def flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def batches_of(scenes: Sequence[Source], crop: int, seed: int, drop: float = 0.25) -> Batches:
-    """What draws batches from sources."""
-    mean, std = torch.tensor(MEANS["s2l2a"]), torch.full((len(S2L2A),), UNIT)
-    return Batches(Crops(scenes, crop, seed), mean, std, drop=drop)
-
-
-def _begin(state: State, config: TrainConfig, batches: Batches) -> None:
-    """Start from the model that is asked for, or from what the data say."""
-    if config.start is None:
-        start_from_covariances(state.graph, batches)
-    else:
-        start_from_model(state.graph, registry.load(config.start, torch.device("cpu")))
-    state.average.load_state_dict(state.graph.state_dict())
+def batches_of(
+    scenes: Sequence[Source], config: TrainConfig, seed: int, drop: float = 0
+) -> Batches:
+    """What draws batches from sources, in the units of the model; `drop` of them lack bands."""
+    mean, std = torch.tensor(MEANS["s2l2a"]), torch.tensor(config.model.units)
+    return Batches(Crops(scenes, config.crop, seed), mean, std, drop)
 
 
 def new_state(config: TrainConfig) -> State:
     """An untrained model and its optimiser."""
-    graph, average = (_graph(config) for _ in range(2))
-    optimiser = torch.optim.Adam(graph.parameters(), config.rate, betas=(0.9, 0.99))
+    graph, average = (config.model.graph() for _ in range(2))
+    optimiser = torch.optim.Adam(graph.parameters(), betas=(0.9, 0.99))
     return State(graph, average.eval(), optimiser)
 
 
 def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[Record]:
     """Train to `config.steps`, yielding a record every 100 steps, or at every checkpoint."""
     began, sums = time.monotonic(), torch.zeros(4)
-    place = next(state.graph.parameters()).device
+    place, model = next(state.graph.parameters()).device, config.model
     while state.step < config.steps:
         for group in state.optimiser.param_groups:
-            group["lr"] = config.rate * schedule(state.step, config.steps)
+            group["lr"] = config.highest_rate * schedule(state.step, config.steps)
         # By step, not by run: what was stopped goes on as if it had not been.
         batches.crops.go_to(config.batch * state.step)
         torch.manual_seed(config.seed << 32 | state.step)
@@ -193,12 +179,13 @@ def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[Record]
         with torch.autocast(sample.frames.device.type, torch.bfloat16):
             result = state.graph.train()(sample.frames, step)
         squares = sample.square_errors(result.frames)
-        cost = result.bits + HIGH_RATE / step.square() * squares
+        cost = result.bits + result.worth * squares
         # Costs span three orders of magnitude over the rates; the root keeps one end from winning.
-        loss = (cost / cost.detach().clamp(min=50).sqrt()).mean() / config.crop
+        share = cost.detach().clamp(min=50).sqrt() if model.all_rates else config.crop
+        loss = (cost / share).mean() / config.crop
         state.optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(state.graph.parameters(), 60.0)
+        nn.utils.clip_grad_norm_(state.graph.parameters(), model.clip)
         state.optimiser.step()
         state.step += 1
         _average(state)
@@ -230,13 +217,6 @@ def draw_steps(count: int) -> Tensor:
     return torch.exp2(low + (high - low) * places)
 
 
-def _graph(config: TrainConfig) -> TrainGraph:
-    sizes = (config.width, config.lead, config.reach, config.depth)
-    transform = PatchTransform(len(S2L2A), *sizes, qualities=1)
-    transform.span.copy_(torch.log2(torch.tensor([FINEST, COARSEST]) / UNIT))
-    return TrainGraph(transform, config.coarse, config.fine)
-
-
 def _average(state: State) -> None:
     weight = 1 - min(0.999, (state.step + 1) / (state.step + 20))
     with torch.no_grad():
@@ -249,6 +229,8 @@ def _state(value: object) -> object:
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
-    """The run as plain JSON, for the model card; of the data the name only."""
+    """The run as plain JSON, for the model card; of data and files their names only."""
     plain = {key: value for key, value in asdict(config).items() if key not in ("out", "device")}
-    return json.loads(json.dumps(plain | {"data": Path(config.data).name}))
+    places = {"data": config.data, "start": config.start}
+    names = {key: place and Path(place).name for key, place in places.items()}
+    return json.loads(json.dumps(plain | names | {"rate": config.highest_rate}))

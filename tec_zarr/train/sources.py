@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 MOST_BLOCKS = 20_000
 """Blocks that a run looks at; of larger archives so many are drawn at random."""
 
-LEAST_SIDE = 32
-"""Smallest crop, in pixels; crops are multiples of it."""
-
 
 def open_sources(
     place: Location, reading: TecOptions, crop: int, seed: int
@@ -58,7 +55,7 @@ def open_sources(
     path = local(place)
     if path is not None and (path / "index.json").is_file():
         return list(load_scenes(path)), list(_validation_scenes(path))
-    files = [] if path is None or not path.is_dir() else sorted(_array_files(path))
+    files = array_files(place)
     found = _of_files(files, reading, crop) if files else _of_archive(place, reading, crop)
     if len(found) > MOST_BLOCKS:
         chosen = np.random.default_rng(seed).choice(len(found), MOST_BLOCKS, replace=False)
@@ -66,17 +63,17 @@ def open_sources(
     return held_out(found, seed)
 
 
-def fitting_crop(sources: Sequence[Source], crop: int) -> int:
-    """The side of crops: `crop`, or less if the median block is smaller.
+def fitting_crop(sources: Sequence[Source], crop: int, multiple: int) -> int:
+    """The side of crops: `crop`, or less, a multiple of `multiple`, if the median block is smaller.
 
     Raises ConfigError for blocks that are too small.
     """
     sides = [min(source.size) for source in sources if isinstance(source, Block)]
     if not sides or (side := int(np.median(sides))) >= crop:
         return crop
-    if side < LEAST_SIDE:
-        raise ConfigError(f"images of {side} pixels are too small; {LEAST_SIDE} are needed")
-    return side // LEAST_SIDE * LEAST_SIDE
+    if side < multiple:
+        raise ConfigError(f"images of {side} pixels are too small; {multiple} are needed")
+    return side // multiple * multiple
 
 
 def held_out(parts: Sequence[Block], seed: int) -> tuple[list[Source], list[Source]]:
@@ -135,8 +132,11 @@ def _of_image(name: str, image: xr.DataArray, reading: TecOptions, crop: int) ->
 # Folders of arrays
 
 
-def _array_files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.suffix in (".npy", ".npz"))
+def array_files(place: Location) -> list[Path]:
+    """The files of a folder of arrays; none if it is no such folder."""
+    path = local(place)
+    found = path.iterdir() if path is not None and path.is_dir() else ()
+    return sorted(file for file in found if file.suffix in (".npy", ".npz"))
 
 
 def _of_files(files: Sequence[Path], reading: TecOptions, crop: int) -> list[Block]:
