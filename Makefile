@@ -35,6 +35,7 @@ models-doc: $(VENV)/installed
 
 speed: $(VENV)/installed
 	$(RUN)python benchmarks/speed.py
+	$(RUN)python benchmarks/parts.py
 
 # The store tests on a newer Python with the newest zarr and xarray, in an environment of its own.
 test-newest:
