@@ -175,8 +175,8 @@ def _decode(header: Header, tiles: Mapping[int, TileData]) -> Window:
     for indices in batches(plan, tiles, runtime.BATCH_PIXELS // frames):
         shape = (frames, header.shape[-3], plan[indices[0]].height, plan[indices[0]].width)
         data = [tiles[index] for index in indices]
-        coded = batch.decode_tiles(units, data, shape, header.quality)
         missing = batch.masks_of(data, shape)
+        coded = batch.decode_tiles(units, data, missing, shape, header.quality)
         blocks = _blocks(header, [plan[index] for index in indices])
         pixels = batch.pixels_of(units, coded, missing, blocks, shape, header)
         for index, tile in zip(indices, pixels, strict=True):
@@ -234,7 +234,8 @@ def _blocks(header: Header, tiles: Sequence[Tile]) -> list[tuple[Replication, ..
 def _units(model: Model, header: Header) -> Units:
     from tec_zarr.models.pixels import Units
 
-    return Units.of(model, header.bands, header.scale, header.offset)
+    series = math.prod(header.shape[:-4])
+    return Units.of(model, header.bands, header.scale, header.offset, series)
 
 
 def _quality_code(qualities: Sequence[float], config: TecConfig) -> int:
