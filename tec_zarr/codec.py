@@ -17,6 +17,7 @@ from tec_zarr.cards import card, cards
 from tec_zarr.container import Achieved, Front, Header, TileData
 from tec_zarr.errors import ConfigError, FormatError
 from tec_zarr.header import stored_value
+from tec_zarr.layout import STEPS
 from tec_zarr.releases import releases
 from tec_zarr.window import Selection, Window, batches, cut, needed
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from tec_zarr.models.model import Model
     from tec_zarr.models.pixels import Units
     from tec_zarr.tiling import Tile
+
+
+TEMPORAL = ("tt", "flextec")
+"""Families that gain by several steps of time in a chunk."""
 
 
 def encode_chunk(chunk: NDArray[Any], config: TecConfig) -> bytes:
@@ -117,6 +122,12 @@ def check_config(config: TecConfig, shape: tuple[int, ...], dtype: np.dtype[Any]
             f"{config.model} codes {', '.join(known)}; the array has {', '.join(bands)}: store the "
             "others apart, or say with bands=[...] what the band axis holds"
         )
+
+
+def steps_of(model: str) -> int:
+    """Steps of time that a chunk should hold; 1 for a model that is named by its hash."""
+    known = cards().get(model) or releases().get(model)
+    return STEPS if known is not None and known.family in TEMPORAL else 1
 
 
 def _header(chunk: NDArray[Any], config: TecConfig) -> Header:
