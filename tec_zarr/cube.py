@@ -55,8 +55,8 @@ def encoding(
     taken from them, unless `options` (those of `TEC`) say it: the names of the bands, nodata from
     `_FillValue`, scale and offset from `scale_factor` and `add_offset`. Default chunks: one step of
     the leading axes (up to 8 of time for temporal models), all bands, 512 x 512; a dask array must
-    be rechunked to them (the accessor `.tec.to_zarr` does that). Given names only, nothing is derived, and chunks are left to xarray.
-    Without images the result is empty.
+    be rechunked to them (the accessor `.tec.to_zarr` does that). Given names only, nothing is
+    derived, and chunks are left to xarray. Without images the result is empty.
 
     Raises `ConfigError` for images that cannot be encoded as they are, and says what to do.
     """
