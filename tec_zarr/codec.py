@@ -17,6 +17,7 @@ from tec_zarr.cards import card, cards
 from tec_zarr.container import Achieved, Front, Header, TileData
 from tec_zarr.errors import ConfigError, FormatError
 from tec_zarr.header import stored_value
+from tec_zarr.layout import STEPS
 from tec_zarr.releases import releases
 from tec_zarr.window import Selection, Window, batches, cut, needed
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from tec_zarr.models.model import Model
     from tec_zarr.models.pixels import Units
     from tec_zarr.tiling import Tile
+
+
+TEMPORAL = ("tt", "flextec")
+"""Families that gain by several steps of time in a chunk."""
 
 
 def encode_chunk(chunk: NDArray[Any], config: TecConfig) -> bytes:
@@ -118,6 +123,12 @@ def check_config(config: TecConfig, shape: tuple[int, ...], dtype: np.dtype[Any]
         )
 
 
+def steps_of(model: str) -> int:
+    """Steps of time that a chunk should hold; 1 for a model that is named by its hash."""
+    known = cards().get(model) or releases().get(model)
+    return STEPS if known is not None and known.family in TEMPORAL else 1
+
+
 def _header(chunk: NDArray[Any], config: TecConfig) -> Header:
     fortran = chunk.flags.f_contiguous and not chunk.flags.c_contiguous
     return Header(
@@ -174,8 +185,8 @@ def _decode(header: Header, tiles: Mapping[int, TileData]) -> Window:
     for indices in batches(plan, tiles, runtime.BATCH_PIXELS // frames):
         shape = (frames, header.shape[-3], plan[indices[0]].height, plan[indices[0]].width)
         data = [tiles[index] for index in indices]
-        coded = batch.decode_tiles(units, data, shape, header.quality)
         missing = batch.masks_of(data, shape)
+        coded = batch.decode_tiles(units, data, missing, shape, header.quality)
         blocks = _blocks(header, [plan[index] for index in indices])
         pixels = batch.pixels_of(units, coded, missing, blocks, shape, header)
         for index, tile in zip(indices, pixels, strict=True):
@@ -233,7 +244,8 @@ def _blocks(header: Header, tiles: Sequence[Tile]) -> list[tuple[Replication, ..
 def _units(model: Model, header: Header) -> Units:
     from tec_zarr.models.pixels import Units
 
-    return Units.of(model, header.bands, header.scale, header.offset)
+    series = math.prod(header.shape[:-4])
+    return Units.of(model, header.bands, header.scale, header.offset, series)
 
 
 def _quality_code(qualities: Sequence[float], config: TecConfig) -> int:

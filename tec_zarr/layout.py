@@ -33,15 +33,23 @@ class Layout(NamedTuple):
         return self.shards or self.chunks
 
 
-def plan_layout(dims: Mapping[Hashable, int], chunks: Sizes = None, shards: Sizes = None) -> Layout:
+STEPS = 8
+"""Steps of time in a chunk of a temporal model, unless something else is asked for."""
+
+
+def plan_layout(
+    dims: Mapping[Hashable, int], chunks: Sizes = None, shards: Sizes = None, steps: int = 1
+) -> Layout:
     """Choose chunks for an array of these dimensions (ordered; the last three are band, y, x).
 
-    The default is one step of all leading axes, all bands, 512 x 512 pixels. `chunks` and `shards`
+    The default is `steps` of time (the axis before the bands; fewer if there are fewer), one of the
+    axes before it, all bands, 512 x 512 pixels. `chunks` and `shards`
     give sizes by dimension (-1 for all of it) or for all dimensions in order.
     `ConfigError`: sizes that do not fit, chunks that split the bands, shards that cut a chunk.
     """
     shape = tuple(dims.values())
-    usual = (*(1 for _ in shape[:-3]), shape[-3], *(min(SIDE, size) for size in shape[-2:]))
+    leading = (*(1 for _ in shape[:-4]), *(min(steps, size) for size in shape[-4:-3]))
+    usual = (*leading, shape[-3], *(min(SIDE, size) for size in shape[-2:]))
     chosen = _sizes(dims, chunks, usual)
     if chosen[-3] != shape[-3]:
         raise ConfigError(

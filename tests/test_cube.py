@@ -356,6 +356,14 @@ def test_appending_whole_chunks(zarr_format: Format) -> None:
     assert np.array_equal(found["scl"].values, cube["scl"].values)
 
 
+@pytest.mark.parametrize("model", ["terracodec_v1_tt_s2l2a", "flextec_v1_s2l2a"])
+def test_temporal_models_have_chunks_of_some_steps(model: str) -> None:
+    quality = 8 if model.startswith("flextec") else 20
+    cube = dataset((12, 12, 40, 50))
+    found = encoding(cube, model=model, quality=quality)["s2"]
+    assert found["chunks"] == (8, 12, 40, 50)
+
+
 def test_appending_to_a_part_of_a_chunk_is_refused() -> None:
     store = MemoryStore()
     cube = dataset((3, 12, 40, 50))

@@ -13,6 +13,12 @@ DIMS: Any = {"time": 5, "band": 12, "y": 1000, "x": 300}
 PIECES = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
 
+def test_default_chunks_of_temporal_models_hold_some_steps_of_one_series() -> None:
+    assert plan_layout(DIMS, steps=8).chunks == (5, 12, 512, 300)
+    assert plan_layout({"tile": 3, **DIMS, "time": 20}, steps=8).chunks == (1, 8, 12, 512, 300)
+    assert plan_layout({"band": 12, "y": 64, "x": 64}, steps=8).chunks == (12, 64, 64)
+
+
 def test_default_chunks_are_one_step_and_a_square() -> None:
     assert plan_layout(DIMS).chunks == (1, 12, 512, 300)
     assert plan_layout(DIMS).unit == (1, 12, 512, 300)

@@ -154,7 +154,7 @@ def test_a_tile_decodes_alike_in_any_company(model: Factorized, quality: int) ->
     tiles, seen = batch.encode_tiles(units, shown, None, [()] * 3, quality)
     shape = shown.shape[1:]
     for chosen in ([0], [1], [2], [2, 0], [0, 1, 2]):
-        back = batch.decode_tiles(units, [tiles[i] for i in chosen], shape, quality)
+        back = batch.decode_tiles(units, [tiles[i] for i in chosen], None, shape, quality)
         for ours, theirs in zip(back.maps, seen.maps, strict=True):
             assert torch.equal(ours, theirs[chosen][:, :, : ours.shape[2]])
             assert not theirs[chosen][:, :, ours.shape[2] :].any()

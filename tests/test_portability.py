@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.draws import draw
-from tests.tiny import elic_artifact
+from tests.tiny import elic_artifact, temporal_artifact
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "portability.py"
 
@@ -27,12 +28,21 @@ def harness() -> Any:
     return module
 
 
-def test_what_one_instruction_set_writes_another_reads(harness: Any, tmp_path: Path) -> None:
-    elic_artifact().save(tmp_path / "elic.tec.safetensors")
-    hills = 1500 + 300 * np.cumsum(draw("tiles", (4, 1, 12, 64, 64), 0.2), -1)
+@pytest.mark.parametrize("family", ["elic", "tt", "flextec"])
+def test_what_one_instruction_set_writes_another_reads(
+    harness: Any, tmp_path: Path, family: str
+) -> None:
+    make = (
+        elic_artifact
+        if family == "elic"
+        else partial(temporal_artifact, repacked=family == "flextec")
+    )
+    make().save(tmp_path / "model.tec.safetensors")
+    steps = 1 if family == "elic" else 3
+    hills = 1500 + 300 * np.cumsum(draw("tiles", (4, steps, 12, 64, 64), 0.2), -1)
     tiles = np.clip(hills, 1, 9000).astype(np.uint16)
     plan = harness.Plan(["native"], ["sse41-batch1"], ["sse41-batch1"], noise=0.01)
-    *pairs, last = harness.measure(tiles, tmp_path / "elic.tec.safetensors", plan)
+    *pairs, last = harness.measure(tiles, tmp_path / "model.tec.safetensors", plan)
     found = {record["variant"]: record for record in pairs}
     assert found["guarded"]["wrong"] == 0
     assert found["guarded"]["furthest"] < 1e-3 * harness.BAND

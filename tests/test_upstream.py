@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tec_zarr import TEC
-from tec_zarr.bands import MEANS, S2L2A, STDS
+from tec_zarr.bands import MEANS, ORDERS, S2L2A, STDS
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.entropy import exact, tables
 from tec_zarr.errors import ConfigError, ModelMismatchError, ModelNotFoundError
-from tec_zarr.models import official, registry, shelf, upstream
+from tec_zarr.models import official, registry, shelf, upstream, upstream_temporal
 from tec_zarr.models.bottleneck import Bottleneck
 from tec_zarr.models.correlation import correlation
 from tec_zarr.models.elic import Elic, ElicConfig
@@ -22,7 +22,7 @@ from tec_zarr.models.factorized import Factorized, FactorizedConfig
 from tec_zarr.models.upstream_names import ELIC_RULES, FP_RULES, renamed
 from tec_zarr.releases import releases
 from tests.draws import draw
-from tests.upstream import KEYS, Shapes, State, listed, state_of
+from tests.upstream import KEYS, SENT, Shapes, State, listed, narrowed, state_of, temporal, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +36,8 @@ ORIGIN = upstream.Origin("s2l2a", 10.0, {"summary": "random weights"})
 # checkpoint get different models: never change them, mend what changed.
 IDENTITIES = {
     "fp_n128_m192": "41b7c0466b2cf6b0fe07a025b2833f85c1ea65d4b88c951980a4061ef2d361dd",
+    "tt_s2l2a": "133a67ae4003a9e3c0a25a4c49d1e865275af739b90c96377f65ff157a6c460d",
+    "flextec_s2l2a": "f732edc06671f63c2d624ccea4c5a1a958797a648f2f9ed046ce9dd821ea8807",
     "elic_n128_m192": "e4ba91c27fdac3466deae9679a627e29c98065e51e0edb6fe15734d9a2a062b8",
 }
 
@@ -64,7 +66,7 @@ def saved(state: State, path: Path, prefix: str = "model.") -> Path:
     return path
 
 
-@pytest.mark.parametrize("case", sorted(path.stem for path in KEYS.glob("*.txt")))
+@pytest.mark.parametrize("case", sorted(path.stem for path in KEYS.glob("*_n*.txt")))
 def test_every_published_tensor_has_its_place(case: str) -> None:
     """Names and shapes; what is not loaded is made anew or constant."""
     family, width, latents = case.replace("n", "").replace("m", "").split("_")
@@ -86,9 +88,32 @@ def test_every_published_tensor_has_its_place(case: str) -> None:
     assert len(extra) == 4
 
 
+@pytest.mark.parametrize("case", ["tt_s2l2a", "tt_s2l1c", "flextec_s2l2a"])
+def test_every_published_tensor_of_a_temporal_model_has_its_place(case: str) -> None:
+    shapes = temporal(case)
+    ends = ("bound", "mask", "_token", "_offset", "_cdf", "_length", "_table")
+    constants = sum(name.endswith((*ends, "_prior_mean", "_prior_scale")) for name in shapes)
+    bands = ORDERS[case.rpartition("_")[2]]
+    state: State = {
+        name: np.broadcast_to(tensor(name, (1,) * len(shape), "", 1.0), shape)
+        for name, shape in shapes.items()
+    }
+    mask = np.triu(np.ones((16, 16), np.bool_), 1)
+    state |= {name: mask for name in shapes if name.endswith("look_ahead_mask")}
+    model, weights = upstream_temporal.temporal(state, bands, 5.0)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert [expected.pop(name)[0] for name in ("mean", "std", "covariance")] == [len(bands)] * 3
+    assert {name: value.shape for name, value in weights.items()} == expected
+    assert len(expected) + constants == len(shapes)
+    config = model.config
+    assert (config.heads, config.layers, config.expansion) == (16, (6, 4, 5), 4)
+    assert len(config.qualities) == (16 if case.startswith("flextec") else 1)
+
+
 @pytest.mark.parametrize("case", sorted(IDENTITIES))
 def test_the_same_checkpoint_becomes_the_same_artifact(case: str) -> None:
-    artifact = upstream.convert(state_of(listed(case)), ORIGIN)
+    shapes = narrowed(temporal(case)) if case in SENT else listed(case)
+    artifact = upstream.convert(state_of(shapes), ORIGIN)
     assert artifact.identity() == IDENTITIES[case]
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from tec_zarr.bands import MEANS, S2L2A
+from tec_zarr.entropy import exact
 from tec_zarr.entropy.tables import Tables, gaussian
 from tec_zarr.models.activity import log_table
 from tec_zarr.models.elic import Elic, ElicConfig
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
+from tec_zarr.models.temporal import Temporal, TemporalConfig
 from tests.draws import draw
 
 if TYPE_CHECKING:
@@ -143,6 +145,38 @@ def elic_artifact(width: int = 8, groups: tuple[int, ...] = (4, 4, 8)) -> Artifa
     scales = [0.11 * ratio**row for row in range(48)]
     model.tables = gaussian([*scales, *([6.0] * width)])
     return model.to_artifact({"summary": "random weights, for tests"})
+
+
+def temporal_artifact(*, repacked: bool = False, width: int = 32) -> Artifact:
+    """A TEC-TT or FlexTEC with all 12 bands and narrow networks; symbols span some tens."""
+    scales = exact.deviations(0.01, 64.01, 48)
+    bins = exact.bins(scales)
+    tokens = tuple(range(1, 17)) if repacked else (16,)
+    config = TemporalConfig(
+        bands=S2L2A, qualities=tuple(map(float, tokens)) if repacked else (20.0,), sent=tokens,
+        channels=(6, 8, 8), latents=64 if repacked else 12, width=width, heads=4, layers=(1, 1, 2),
+        expansion=2, scales=(0.01, 64.01), bins=bins, repacked=repacked,
+    )  # fmt: skip
+    model = Temporal(config)
+    state = {n: random_layer(n, v.shape) for n, v in model.state_dict().items()}
+    state["g_a.13.weight"] *= 3
+    _set_statistics(state, S2L2A)
+    model.load_state_dict(state)
+    model.prior.double()
+    model.tables = exact.shifted(scales, bins)
+    return model.to_artifact({"summary": "random weights, for tests"})
+
+
+def random_layer(name: str, shape: torch.Size) -> torch.Tensor:
+    """Weights that keep the size of signals, about."""
+    if ".norm" in name or ".before" in name or ".between" in name:
+        return torch.from_numpy(
+            draw(name, tuple(shape), 0.1) + (1 if name.endswith("weight") else 0)
+        )
+    gain = {"start": 5.0, "first": 5.0, "mean.4.weight": 8.0, "scale.4.weight": 4.0}
+    scale = next((value for end, value in gain.items() if name.endswith(end)), 1.0)
+    size = 1.0 if len(shape) == 1 else float(np.sqrt(1.2 / np.prod(shape[1:])))
+    return torch.from_numpy(draw(name, tuple(shape), scale * (0.1 if len(shape) == 1 else size)))
 
 
 def fan_in(shape: torch.Size) -> float:

@@ -31,6 +31,12 @@ DOUBT = 0.002
 
 Thousands of times what the last digits of a distribution function's logit can change."""
 
+HUNDREDTHS = (1, 2, 4, 5, 10, 20, 25, 50, 100)
+"""Widths of the parts of a step that means may fall in: those that divide it."""
+
+WIDEST = 10
+"""Hundredths of a step that a part may be wide, for a deviation of 1: under 1e-3 bits a symbol."""
+
 DIGITS = 40
 """Decimal digits of the numbers that decide."""
 
@@ -94,6 +100,46 @@ def _normal(scale: float, tail: float) -> Floats:
     kept = borders[: max(1, int(inside.sum())) + 1]
     side = -np.diff(kept) * 2.0**-GRID
     return np.concatenate([side[::-1], [1 - kept[0] * 2.0 ** (1 - GRID)], side])
+
+
+def bins(scales: Sequence[float]) -> tuple[int, ...]:
+    """Into how many parts a step is divided for means, for each deviation."""
+    return tuple(
+        100 // max(width for width in HUNDREDTHS if width <= max(1, WIDEST * scale))
+        for scale in scales
+    )
+
+
+def shifted(scales: Sequence[float], parts: Sequence[int], tail: float = 2.0**-16) -> Tables:
+    """Rounded normal distributions whose means are fractions, the same tables on every machine.
+
+    Each deviation has as many rows as `parts` says: row i of b stands for means of i * 100 / b to
+    (i + 1) * 100 / b hundredths, by the middle of these. For `tail` see `gaussian`. No row is
+    certain but the last one, which is added behind them: zero.
+    """
+    rows = [
+        _normal_at(scale, (i + 0.5) / count, tail)
+        for scale, count in zip(scales, parts, strict=True)
+        for i in range(count)
+    ]
+    return stacked([*rows, (np.ones(1), 0)])
+
+
+def _normal_at(scale: float, mean: float, tail: float) -> tuple[Floats, int]:
+    """Masses of one row, and the symbol of the first one."""
+    import mpmath
+
+    reach = min(FURTHEST, math.ceil(5 * scale) + 1)
+    places = np.arange(-reach, reach + 2) + 0.5
+    below = [math.erfc((mean - place) / scale / math.sqrt(2)) / 2 for place in places.tolist()]
+    points = on_grid(
+        np.array(below),
+        lambda i: mpmath.erfc((mpmath.mpf(mean) - places[i]) / scale / mpmath.sqrt(2)) / 2,
+    )
+    edge = int(tail / 2 * 2**GRID)
+    first = max(0, int((points <= edge).sum()) - 1)
+    last = min(len(points) - 1, int((points < 2**GRID - edge).sum()))
+    return np.minimum(masses(points[first : last + 1]), 1 - tail), int(places[first] + 0.5)
 
 
 def joined(first: Tables, second: Tables) -> Tables:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tec_zarr.header import Replication
+    from tec_zarr.models.model import Model
     from tec_zarr.models.pixels import Units
     from tec_zarr.models.priors import Coded, Grid
 
@@ -56,25 +57,33 @@ def encode_tiles(
     model = units.model
     frames = units.normalised(values, absent, blocks)
     given = model.analyse(frames, quality)
-    tiles, seen = _write(units, given, values.shape, quality)
+    grid = _grid(units, values.shape, np.logical_and.reduce(absent, axis=2))
+    tiles, seen = _write(model, given, grid, quality)
     harmed = model.harmed(given, seen)
     if (harmed != given.whole).any():
         given = model.analyse(frames, quality, harmed)
-        tiles, seen = _write(units, given, values.shape, quality)
+        tiles, seen = _write(model, given, grid, quality)
     beside = zip(tiles, model.sides(seen), masks, strict=True)
     return [replace(tile, side=side, mask=packed) for tile, side, packed in beside], seen
 
 
-def decode_tiles(units: Units, tiles: Sequence[TileData], shape: Shape, quality: int) -> Coded:
-    """Read the symbols of tiles of equal `shape` (frames, band, y, x).
+def decode_tiles(
+    units: Units,
+    tiles: Sequence[TileData],
+    nodata: NDArray[np.bool_] | None,
+    shape: Shape,
+    quality: int,
+) -> Coded:
+    """Read the symbols of tiles of equal `shape` (frames, band, y, x); `nodata` is `masks_of` them.
 
     Raises ChecksumError if they are not those that the encoder saw.
     """
     model = units.model
+    absent = None if nodata is None else np.logical_and.reduce(nodata, axis=(2, 3, 4))
     decoder = Decoder(model.tables, [tile.layers[0] for tile in tiles])
     guard = Replay([tile.overrides for tile in tiles])
     checked = Checked(decoder, guard, model.tables, len(tiles))
-    coded = model.code(checked, None, _grid(units, (len(tiles), *shape)), quality)
+    coded = model.code(checked, None, _grid(units, (len(tiles), *shape), absent), quality)
     decoder.finish()
     guard.finish()
     for tile, checksum in zip(tiles, checked.checksums, strict=True):
@@ -114,17 +123,17 @@ def pixels_of(
     return pixels
 
 
-def _write(
-    units: Units, coded: Coded, shape: tuple[int, ...], quality: int
-) -> tuple[list[TileData], Coded]:
-    encoder, guard = Encoder(units.model.tables, shape[0]), Recorder(shape[0])
-    checked = Checked(encoder, guard, units.model.tables, shape[0])
-    seen = units.model.code(checked, coded, _grid(units, shape), quality)
+def _write(model: Model, coded: Coded, grid: Grid, quality: int) -> tuple[list[TileData], Coded]:
+    encoder, guard = Encoder(model.tables, grid.tiles), Recorder(grid.tiles)
+    checked = Checked(encoder, guard, model.tables, grid.tiles)
+    seen = model.code(checked, coded, grid, quality)
     sections = zip(encoder.finish(), guard.finish(), checked.checksums, strict=True)
     return [TileData(layers=(s,), overrides=o, checksum=c) for s, o, c in sections], seen
 
 
-def _grid(units: Units, shape: tuple[int, ...]) -> Grid:
+def _grid(units: Units, shape: tuple[int, ...], absent: NDArray[np.bool_] | None) -> Grid:
+    """Sizes of the latents of tiles (tiles, frames, band, y, x), and which frames are absent."""
     tiles, frames, _, height, width = shape
-    size = units.padded_size(height, width)
-    return units.model.grid(tiles, frames, size)
+    grid = units.model.grid(tiles, frames, units.padded_size(height, width))
+    none = absent is None or not absent.any()
+    return grid._replace(series=units.series, absent=None if none else absent)

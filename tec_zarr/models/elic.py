@@ -16,18 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from tec_zarr.errors import ModelMismatchError
-from tec_zarr.models.artifact import VERSION, Artifact
-from tec_zarr.models.blocks import Attention, ResidualBottleneck
+from tec_zarr.models.blocks import ResidualBottleneck, analysis, synthesis
 from tec_zarr.models.contexts import SpaceChannelPrior, rounded
-from tec_zarr.models.layers import down, up
-from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, no_sides, take_tables
+from tec_zarr.models.layers import down
+from tec_zarr.models.model import Banded, configured, no_sides, packed, restored
 from tec_zarr.models.priors import Coded, Grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
+    from tec_zarr.models.artifact import Artifact
     from tec_zarr.models.coding import GuardedCoder, Ints
 
 STRIDES = (64, 16)
@@ -84,9 +82,10 @@ class Elic(Banded):
     def __init__(self, config: ElicConfig) -> None:
         super().__init__(config)
         self.config = config
-        bands = len(config.bands)
-        self.g_a = analysis(bands, config.width, config.latents)
-        self.g_s = synthesis(bands, config.width, config.latents)
+        width = config.width
+        sizes = (len(config.bands), width, width, width, config.latents)
+        self.g_a = analysis(sizes, ResidualBottleneck)
+        self.g_s = synthesis(sizes, ResidualBottleneck)
         self.h_a = nn.Sequential(
             nn.Conv2d(config.latents, config.width, 3, padding=1), nn.ReLU(),
             down(config.width, config.width), nn.ReLU(),
@@ -143,52 +142,12 @@ class Elic(Banded):
     def from_artifact(cls, artifact: Artifact, device: torch.device | None = None) -> Self:
         """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
         config = configured(ElicConfig, artifact.fields["config"])
-        tensors = dict(artifact.tensors)
-        tables = take_tables(tensors)
-        if len(tables.sizes) != config.rows + config.width:
-            raise ModelMismatchError(f"{len(tables.sizes)} table rows do not fit the model")
-        weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
-        try:
-            with torch.device("meta"):  # no memory but that of the tensors that are there
-                model = cls(config)
-            model.load_state_dict(weights, strict=True, assign=True)
-        except (RuntimeError, TypeError, ValueError) as err:
-            raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
+        model = restored(lambda: cls(config), artifact)
+        if len(model.tables.sizes) != config.rows + config.width:
+            raise ModelMismatchError(f"{len(model.tables.sizes)} table rows do not fit the model")
         model.prior.double()
-        model.tables, model.identity = tables, bytes.fromhex(artifact.identity())[:16]
-        model = model.eval().requires_grad_(requires_grad=False)
         return model.to(device or torch.device("cpu"))
 
     def to_artifact(self, card: Mapping[str, Any]) -> Artifact:
         """Pack the model; weights become float32."""
-        state = self.state_dict().items()
-        tensors: dict[str, NDArray[Any]] = {
-            name: value.detach().cpu().float().numpy() for name, value in state
-        }
-        tensors |= {f"tables.{name}": getattr(self.tables, name) for name in TABLE_FIELDS}
-        fields = {"version": VERSION, "family": "elic", "config": asdict(self.config)}
-        return Artifact(fields, tensors, card)
-
-
-def analysis(bands: int, width: int, latents: int) -> nn.Sequential:
-    """Frames (n, band, y, x) to latents at 1/16 (g_a of the papers)."""
-    return nn.Sequential(
-        down(bands, width), *_residual(width),
-        down(width, width), *_residual(width), Attention(width),
-        down(width, width), *_residual(width),
-        down(width, latents), Attention(latents),
-    )  # fmt: skip
-
-
-def synthesis(bands: int, width: int, latents: int) -> nn.Sequential:
-    """Mirror of `analysis` (g_s)."""
-    return nn.Sequential(
-        Attention(latents), up(latents, width), *_residual(width),
-        up(width, width), Attention(width), *_residual(width),
-        up(width, width), *_residual(width),
-        up(width, bands),
-    )  # fmt: skip
-
-
-def _residual(width: int) -> list[nn.Module]:
-    return [ResidualBottleneck(width) for _ in range(3)]
+        return packed(self, "elic", asdict(self.config), card)

@@ -10,14 +10,14 @@ from torch import nn
 
 from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import FormatError, ModelMismatchError
+from tec_zarr.models.artifact import VERSION, Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from tec_zarr.models.artifact import Artifact
     from tec_zarr.models.coding import GuardedCoder, Ints
     from tec_zarr.models.priors import Coded, Grid
 
@@ -25,6 +25,7 @@ TABLE_FIELDS = ("cdf", "sizes", "offsets")
 """Fields of `Tables`, as tensors of an artifact named `tables.<field>`."""
 
 Config = TypeVar("Config")
+Net = TypeVar("Net", bound="Banded")
 
 
 class Model(Protocol):
@@ -137,6 +138,35 @@ def take_tables(tensors: dict[str, NDArray[Any]]) -> Tables:
         return Tables(*(tensors.pop(f"tables.{name}") for name in TABLE_FIELDS))
     except KeyError as err:
         raise ModelMismatchError(f"the artifact lacks the tensor {err}") from err
+
+
+def restored(make: Callable[[], Net], artifact: Artifact) -> Net:
+    """A network with the weights (float32), tables and identity of an artifact.
+
+    ModelMismatchError if tensors are missing, left over or misshapen.
+    """
+    tensors = dict(artifact.tensors)
+    tables = take_tables(tensors)
+    weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
+    try:
+        with torch.device("meta"):  # no memory but that of the tensors that are there
+            model = make()
+        model.load_state_dict(weights, strict=True, assign=True)
+    except (RuntimeError, TypeError, ValueError) as err:
+        raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
+    model.tables, model.identity = tables, bytes.fromhex(artifact.identity())[:16]
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def packed(
+    model: Banded, family: str, config: Mapping[str, Any], card: Mapping[str, Any]
+) -> Artifact:
+    """The artifact of a model, weights as float32."""
+    tensors: dict[str, NDArray[Any]] = {
+        name: value.detach().cpu().float().numpy() for name, value in model.state_dict().items()
+    }
+    tensors |= {f"tables.{name}": getattr(model.tables, name) for name in TABLE_FIELDS}
+    return Artifact({"version": VERSION, "family": family, "config": config}, tensors, card)
 
 
 def _is_some(value: object) -> bool:

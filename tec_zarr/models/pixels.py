@@ -36,8 +36,13 @@ class Units:
     offset: float
     """Digital number = stored * scale + offset."""
 
+    series: int = 1
+    """Independent series that the frames of a tile are."""
+
     @classmethod
-    def of(cls, model: Model, bands: tuple[str, ...], scale: float, offset: float) -> Units:
+    def of(
+        cls, model: Model, bands: tuple[str, ...], scale: float, offset: float, series: int = 1
+    ) -> Units:
         """Raise ConfigError for bands that the model does not code."""
         unknown = [band for band in bands if band not in model.bands]
         if unknown:
@@ -46,7 +51,7 @@ class Units:
                 f"{', '.join(unknown)}: store those apart, or name the bands with bands=[...]"
             )
         places = tuple(model.bands.index(band) for band in bands)
-        return cls(model=model, places=places, scale=scale, offset=offset)
+        return cls(model=model, places=places, scale=scale, offset=offset, series=series)
 
     def normalised(
         self,

@@ -19,6 +19,8 @@ from tec_zarr.models.activity import LOG_LIMIT, WEIGHT_BITS, Activity, logarithm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from tec_zarr.models.coding import Coder, Ints
     from tec_zarr.models.sparse import Sparse
     from tec_zarr.models.spectral import Turns
@@ -47,6 +49,12 @@ class Grid(NamedTuple):
     """(y, x) of each map."""
 
     device: torch.device
+
+    series: int = 1
+    """Independent series that the frames are, one after the other, each in order of time."""
+
+    absent: NDArray[np.bool_] | None = None
+    """(tiles, frames): frames without a valid pixel; None if there are none."""
 
 
 class Prior(Protocol):

@@ -19,6 +19,7 @@ from tec_zarr.models import artifact as artifacts
 from tec_zarr.models import shelf
 from tec_zarr.models.elic import Elic
 from tec_zarr.models.factorized import Factorized
+from tec_zarr.models.temporal import Temporal
 from tec_zarr.releases import releases
 
 if TYPE_CHECKING:
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
     from tec_zarr.models.model import Model
 
-FAMILIES: dict[str, type[Model]] = {"fp": Factorized, "elic": Elic}
+FAMILIES: dict[str, type[Model]] = {
+    "fp": Factorized,
+    "elic": Elic,
+    "tt": Temporal,
+    "flextec": Temporal,
+}
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
 """What, beside ValueError, Python, NumPy and torch raise for sizes and names that do not fit."""

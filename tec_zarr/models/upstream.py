@@ -24,6 +24,7 @@ from tec_zarr.models.correlation import correlation
 from tec_zarr.models.elic import Elic, ElicConfig
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
 from tec_zarr.models.upstream_names import ELIC_RULES, FP_RULES, present_name, renamed
+from tec_zarr.models.upstream_temporal import FIRST, MASKED, temporal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from tec_zarr.entropy.tables import Tables
     from tec_zarr.models.artifact import Artifact
+    from tec_zarr.models.temporal import Temporal
 
     State = Mapping[str, NDArray[Any]]
 
@@ -89,7 +91,7 @@ def digest(path: Path) -> str:
 def family_of(state: State) -> str:
     """Family of a checkpoint; ModelMismatchError if it is none that this release reads."""
     found = [family for family, (mark, _) in CONVERTERS.items() if mark in state]
-    if len(found) != 1:
+    if not found:
         raise ModelMismatchError(
             f"{len(state)} tensors of no known model: expected one of {', '.join(CONVERTERS)} in "
             "the format of CompressAI"
@@ -98,8 +100,9 @@ def family_of(state: State) -> str:
 
 
 def bands_of(state: State) -> str:
-    """Product order that an image model codes, by its number of bands."""
-    count = state["g_a.0.weight"].shape[1]
+    """Product order that a model codes, by its number of bands."""
+    name = "g_a.0.weight" if "g_a.0.weight" in state else FIRST
+    count = state[name].shape[1]
     for order, bands in ORDERS.items():
         if len(bands) == count:
             return order
@@ -179,11 +182,20 @@ def convert_elic(state: State, origin: Origin) -> Artifact:
     return model.to_artifact(origin.card)
 
 
+def convert_temporal(state: State, origin: Origin) -> Artifact:
+    """TEC-TT and FlexTEC: rows of normal distributions whose means are fractions."""
+    model, weights = temporal(state, ORDERS[origin.bands], origin.quality)
+    _fill(model, weights, origin)
+    return model.to_artifact(origin.card)
+
+
 CONVERTERS: dict[str, tuple[str, Callable[[State, Origin], Artifact]]] = {
     "fp": ("g_a.1.beta", convert_fp),
     "elic": ("latent_codec.y.channel_context.y1.0.weight", convert_elic),
+    "flextec": (MASKED, convert_temporal),
+    "tt": (FIRST, convert_temporal),
 }
-"""Families, a tensor that only they have, and what converts them."""
+"""Families, a tensor that they have and those before them have not, and what converts them."""
 
 
 def gaussian_rows() -> Tables:
@@ -232,7 +244,7 @@ def _check_group(state: State, group: int) -> None:
         raise ModelMismatchError(f"the scales of group {group} are not CompressAI's")
 
 
-def _fill(model: Factorized | Elic, weights: State, origin: Origin) -> None:
+def _fill(model: Factorized | Elic | Temporal, weights: State, origin: Origin) -> None:
     """Put weights and band statistics into a model; ModelMismatchError if they do not fit it."""
     statistics = {
         "mean": np.array(MEANS[origin.bands], np.float32),
@@ -241,7 +253,7 @@ def _fill(model: Factorized | Elic, weights: State, origin: Origin) -> None:
     }
     tensors = {name: torch.from_numpy(value) for name, value in {**weights, **statistics}.items()}
     try:
-        model.load_state_dict(tensors, strict=True)
+        model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as err:
         raise ModelMismatchError(f"the checkpoint does not fit its family: {err}") from err
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):

@@ -74,6 +74,63 @@ ELIC_RULES: tuple[Rule, ...] = (
 )
 
 
+STACKS = (("encoder_sep", "past"), ("encoder_joint", "joint"), ("decoder", "decoder"))
+"""Transformers of the temporal models: their published names and ours."""
+
+TEMPORAL_RULES: tuple[Rule, ...] = (
+    *(
+        (rf"transform\.{long}_transform\.transforms\.{pattern}", rf"{short}.{target}")
+        for long, short in (("analysis", "g_a"), ("synthesis", "g_s"))
+        for pattern, target in (
+            (r"(\d+\.(?:weight|bias))", r"\1"),
+            (r"(\d+)\.conv\.([024]\.(?:weight|bias))", r"\1.convs.\2"),
+            (r"(\d+)\.conv_a\.([012])\.conv\.([024]\.(?:weight|bias))", r"\1.features.\2.convs.\3"),
+            (r"(\d+)\.conv_b\.([012])\.conv\.([024]\.(?:weight|bias))", r"\1.gate.\2.convs.\3"),
+            (r"(\d+)\.conv_b\.(3\.(?:weight|bias))", r"\1.gate.\2"),
+        )
+    ),
+    *(
+        (
+            rf"entropy_model\.{stack}\.layers\.encoder_layer_(\d+)\.{old}\.(weight|bias)",
+            rf"prior.{ours}.layers.\1.{new}.\2",
+        )
+        for stack, ours in STACKS
+        for place, own, attention in ((0, "1", "self"), (1, "2", "cross"))
+        for old, new in (
+            (f"norm{own}a", f"{place}.before"),
+            (f"norm{own}b", f"{place}.between"),
+            (rf"{attention}_attention\.q", f"{place}.attention.query"),
+            (rf"{attention}_attention\.k", f"{place}.attention.key"),
+            (rf"{attention}_attention\.v", f"{place}.attention.value"),
+            (rf"{attention}_attention\.proj", f"{place}.attention.out"),
+            (rf"mlp{own}\.fc1", f"{place}.perceptron.0"),
+            (rf"mlp{own}\.fc2", f"{place}.perceptron.2"),
+        )
+    ),
+    (r"entropy_model\.decoder\.layers\.encoder_layer_\d+\.look_ahead_mask", DONE),
+    (r"entropy_model\.encoder_embedding\.(weight|bias)", r"prior.embed_past.\1"),
+    (r"entropy_model\.decoder_embedding\.(weight|bias)", r"prior.embed.\1"),
+    (r"entropy_model\.post_embedding_layernorm\.(weight|bias)", r"prior.norm.\1"),
+    (r"entropy_model\.(mean|scale)_head\.([024]\.(?:weight|bias))", r"prior.\1.\2"),
+    (r"entropy_model\.learned_zero\.sym", "prior.first"),
+    (r"entropy_model\.enc_position_sep\._pos", "prior.place_past"),
+    (r"entropy_model\.enc_position_joint\._pos", "prior.place_joint"),
+    (r"entropy_model\.dec_position\._pos", "prior.place"),
+    (r"_temporal_pad_token_maker\.weight", "prior.start"),
+    (r"_dequantizer\.process_conv\.0\.(weight|bias)", r"lift.0.\1"),
+    (r"_dequantizer\.process_conv\.2\.conv1\.(weight|bias)", r"lift.2.convs.0.\1"),
+    (r"_dequantizer\.process_conv\.2\.conv2\.(weight|bias)", r"lift.2.convs.2.\1"),
+    (
+        r"entropy_model\.bottleneck\._entropy_model\.(?:_offset|_quantized_cdf|_cdf_length"
+        r"|_indexes_table|_prior_mean|_prior_scale|scale_bound|likelihood_lower_bound\.bound"
+        r"|(?:lower_bound_(?:scale|zero)|upper_bound_(?:mean|scale))\.bound)",
+        DONE,
+    ),
+    # What stands for tokens that are not sent in training; decoding has their forecast.
+    (r"entropy_model\.(?:mask_token|z_cur_mask_token)", DONE),
+)
+
+
 def present_name(name: str) -> str:
     """A published name without its prefix, spelled as CompressAI does today."""
     name = name.removeprefix(PREFIX)

@@ -22,14 +22,15 @@ def integers_of(data: bytes) -> dict[str, NDArray[Any]]:
     if front.constant is not None:
         return {}
     model = registry.load(header.artifact.hex(), torch.device("cpu"))
-    units = Units.of(model, header.bands, header.scale, header.offset)
+    series = math.prod(header.shape[:-4])
+    units = Units.of(model, header.bands, header.scale, header.offset, series)
     found: dict[str, NDArray[Any]] = {}
     for index, tile in enumerate(tiling.plan(header.shape[-2], header.shape[-1], header.tile)):
         start, size = front.extent(index)
         sections = container.parse_tile(front, index, data[start : start + size])
         shape = (math.prod(header.shape[:-3]), header.shape[-3], tile.height, tile.width)
-        coded = batch.decode_tiles(units, [sections], shape, header.quality)
         masks = batch.masks_of([sections], shape)
+        coded = batch.decode_tiles(units, [sections], masks, shape, header.quality)
         if masks is not None:
             found[f"mask{index}"] = masks
         for level, symbols in enumerate(coded.maps):

@@ -1,0 +1,222 @@
+"""The entropy model of TEC-TT and FlexTEC: what came before tells mean and scale of each token.
+
+    last two frames -> surroundings -> `past`, each apart -> `joint` ----+
+    tokens of this window so far ------------------------------> `decoder` -> features
+    features -> mean, scale -> guard -> table row -> symbols of the next token
+
+Mentzer et al., VCT (NeurIPS 2022). Windows go in parallel, their tokens in sequence. A token that
+is not sent becomes the forecast, its mean rounded, for writers and readers alike. The networks are
+between bitstream and integers: they run in float64, and latents are integers as soon as known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from tec_zarr.models.priors import Coded
+from tec_zarr.models.transformer import EPSILON, Decoder, Encoder
+from tec_zarr.models.windows import MARGIN, SIDE, from_windows, repacked, surroundings, to_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from tec_zarr.models.coding import GuardedCoder
+    from tec_zarr.models.priors import Grid
+    from tec_zarr.models.temporal import TemporalConfig
+    from tec_zarr.models.transformer import Memory
+
+TOKENS = SIDE**2
+"""Of a window."""
+
+AROUND = (SIDE + 2 * MARGIN) ** 2
+"""Tokens of a window and its margin, in a past frame."""
+
+LATENT_SCALE = 35.0
+"""Latents are divided by it before they are embedded: upstream's _LATENT_NORM_FAC."""
+
+FINE = 100
+"""Means are known in this part of a quantisation step."""
+
+AT_ONCE = 32
+"""Windows that go through an encoder together; bounds its memory."""
+
+
+class SequencePrior(nn.Module):
+    """Codes integer latents frame by frame, each given the two before it."""
+
+    def __init__(self, config: TemporalConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, latents, shape = config.width, config.latents, (config.heads, config.expansion)
+        self.start, self.first = (nn.Parameter(torch.zeros(latents)) for _ in range(2))
+        self.embed_past, self.embed = (nn.Linear(latents, width) for _ in range(2))
+        self.norm = nn.LayerNorm(width, EPSILON)
+        self.place_past = nn.Parameter(torch.zeros(AROUND, width))
+        self.place_joint = nn.Parameter(torch.zeros(2 * AROUND, width))
+        self.place = nn.Parameter(torch.zeros(TOKENS, width))
+        past, joint, decoder = config.layers
+        self.past, self.joint = Encoder(past, width, *shape), Encoder(joint, width, *shape)
+        self.decoder = Decoder(decoder, width, *shape)
+        self.mean, self.scale = (_head(width, latents) for _ in range(2))
+        self.double()
+
+    def code(self, coder: GuardedCoder, latents: Tensor | None, grid: Grid, sent: Tensor) -> Coded:
+        """Write latents (tiles, frames, c, y, x), int32, or read them if None.
+
+        `sent` says which tokens are in the stream: (tiles, frames, windows, tokens), or what
+        broadcasts to it. The maps returned are the latents as readers see them and, in float32,
+        features (tiles, frames, width, y, x); both are zero in absent frames.
+        """
+        walk = _Walk(self, coder, grid)
+        given = None if latents is None else walk.by_step(self.windows_of(latents.flatten(0, 1)))
+        asked = sent.expand(grid.tiles, grid.frames, walk.windows, TOKENS)
+        asked = walk.by_step(asked.flatten(0, 1))
+        done: list[tuple[Tensor, Tensor]] = []
+        for step in range(walk.steps):
+            if done:
+                walk.remember(step - 1, done[-1][0])
+            found = walk.code(step, None if given is None else given[:, step], asked[:, step])
+            done.append((self.maps_of(found[0], grid), self.maps_of(found[1], grid)))
+        maps = (torch.stack(own, 1) for own in zip(*done, strict=True))
+        maps = (m.reshape(grid.tiles, grid.frames, *m.shape[2:]) for m in maps)
+        return Coded(tuple(maps), np.ones(grid.tiles, np.int32))
+
+    def windows_of(self, latents: Tensor) -> Tensor:
+        """Tokens (n, windows, tokens, c) of maps (n, c, y, x)."""
+        tokens = to_windows(latents)
+        return repacked(tokens) if self.config.repacked else tokens
+
+    def maps_of(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Invert `windows_of`, for windows of any number of maps, (n * windows, tokens, c)."""
+        tokens = repacked(tokens) if self.config.repacked else tokens
+        rows, columns = (side // SIDE for side in grid.sizes[0])
+        return from_windows(tokens.unflatten(0, (-1, rows * columns)), rows)
+
+    def encoded(self, latents: Tensor) -> Tensor:
+        """What past frames (n, c, y, x) tell each window: (n * windows, tokens around, width)."""
+        around = surroundings(latents.to(self.start.dtype) / LATENT_SCALE).flatten(0, 1)
+        around = repacked(around) if self.config.repacked else around
+        return _in_parts(
+            lambda x: self.past(self.norm(self.embed_past(x)) + self.place_past), around
+        )
+
+    def context(self, older: Tensor, newer: Tensor) -> Tensor:
+        """What two past frames tell together: (windows, 2 * tokens around, width)."""
+        both = torch.cat([older, newer], 1)
+        return _in_parts(lambda x: self.joint(x + self.place_joint), both)
+
+    def features(self, before: Tensor, index: int, memories: list[Memory]) -> Tensor:
+        """Features (windows, width) of token `index`, having seen the token before it."""
+        embedded = self.norm(self.embed(before.to(self.first.dtype) / LATENT_SCALE))
+        return self.decoder((embedded + self.place[index])[:, None], memories)[:, 0]
+
+    def steps(self, features: Tensor) -> Tensor:
+        """What is rounded: places among the scales, hundredths of means; (windows, 2, c).
+
+        Half a hundredth is taken off, so that the nearest integer is the one below the mean: the
+        parts of a step and its nearest integer then have borders in common.
+        """
+        return torch.stack(
+            [self.config.place_of(self.scale(features)), FINE * self.mean(features) - 0.5], 1
+        )
+
+
+class _Walk:
+    """A batch on its way through time. Windows of all its tiles and series go together."""
+
+    def __init__(self, prior: SequencePrior, coder: GuardedCoder, grid: Grid) -> None:
+        self.prior, self.coder, self.tiles = prior, coder, grid.tiles
+        self.windows = grid.sizes[0][0] * grid.sizes[0][1] // TOKENS
+        self.steps = grid.frames // grid.series
+        series, device = grid.tiles * grid.series, grid.device
+        self.present = torch.ones((series, self.steps), dtype=torch.bool, device=device)
+        if grid.absent is not None:
+            self.present &= ~torch.from_numpy(grid.absent).to(device).view(series, -1)
+        self.bins = torch.tensor(prior.config.bins, device=device)
+        start = prior.encoded(prior.start.view(1, -1, 1, 1).expand(-1, -1, SIDE, SIDE))
+        self.beginning = prior.context(start, start)  # one window: at the start all are alike
+        count = series * self.windows
+        self.older = self.newer = start.expand(count, -1, -1)
+        self.fresh = torch.ones(count, dtype=torch.bool, device=device)
+
+    def by_step(self, frames: Tensor) -> Tensor:
+        """Frames (tiles * frames, windows, ...) as (tiles * series, steps, windows, ...)."""
+        return frames.unflatten(0, (-1, self.steps))
+
+    def code(self, step: int, given: Tensor | None, sent: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (windows, tokens, c) of one frame of each series, and features (..., width)."""
+        there = self._there(step)
+        sent = sent.flatten(0, 1) & there[:, None]
+        memories = self.prior.decoder.memories(self._context(there))
+        before = self.prior.first.expand(int(there.sum()), -1)
+        tokens, features = [], []
+        for index in range(TOKENS):
+            seen = self.prior.features(before, index, memories)
+            target = None if given is None else given[:, :, index].flatten(0, 1)
+            tokens.append(self._code(target, seen, there, sent[:, index, None]))
+            features.append(seen.new_zeros((len(there), seen.shape[1]), dtype=torch.float32))
+            features[-1][there] = seen.float()
+            before = tokens[-1][there]
+        return torch.stack(tokens, 1), torch.stack(features, 1)
+
+    def remember(self, step: int, latents: Tensor) -> None:
+        """Take the frames of a step, (series, c, y, x), for the ones after it."""
+        there = self._there(step)
+        new, old = self.newer.clone(), self.older.clone()
+        new[there] = self.prior.encoded(latents[self.present[:, step]])
+        old[there] = torch.where(self.fresh[there, None, None], new[there], self.newer[there])
+        self.older, self.newer, self.fresh = old, new, self.fresh & ~there
+
+    def _there(self, step: int) -> Tensor:
+        """Whether each window has data."""
+        return self.present[:, step].repeat_interleave(self.windows)
+
+    def _context(self, there: Tensor) -> Tensor:
+        if bool(self.fresh[there].all()):
+            return self.beginning
+        return self.prior.context(self.older[there], self.newer[there])
+
+    def _code(self, target: Tensor | None, seen: Tensor, there: Tensor, sent: Tensor) -> Tensor:
+        """One token (windows, c) of each window, given the features of those that are `there`."""
+        steps = self.prior.steps(seen)
+        values = torch.zeros((len(there), *steps.shape[1:]), dtype=torch.float64)
+        values = values.to(seen.device)
+        values[there] = steps.double()
+        whole = self.coder.guard(values.view(self.tiles, -1)).view(values.shape)
+        place, mean = whole[:, 0].long().clamp_(0, len(self.bins) - 1), whole[:, 1]
+        # Below the mean if the token is sent, next to it if it is not: integers all the way.
+        shift = (mean + torch.where(sent, 0, FINE // 2)).div(FINE, rounding_mode="floor")
+        part = (mean % FINE) * self.bins[place] // FINE
+        rows = torch.where(sent, self._firsts[place] + part, self.bins.sum())
+        symbols = None if target is None else torch.where(sent, target - shift, 0)
+        return self._coded(symbols, rows) + shift
+
+    @property
+    def _firsts(self) -> Tensor:
+        """The first table row of each scale."""
+        return self.bins.cumsum(0) - self.bins
+
+    def _coded(self, symbols: Tensor | None, rows: Tensor) -> Tensor:
+        flat = rows.to("cpu", torch.int32).view(self.tiles, -1).numpy()
+        given = (
+            None if symbols is None else symbols.to("cpu", torch.int32).reshape(flat.shape).numpy()
+        )
+        return torch.from_numpy(self.coder(given, flat)).to(rows.device).view(rows.shape)
+
+
+def _head(width: int, latents: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(width, width), nn.LeakyReLU(),
+        nn.Linear(width, width), nn.LeakyReLU(),
+        nn.Linear(width, latents),
+    )  # fmt: skip
+
+
+def _in_parts(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
+    return torch.cat([network(part) for part in windows.split(AT_ONCE)])
