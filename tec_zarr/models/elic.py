@@ -19,11 +19,11 @@ from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.blocks import ResidualBottleneck, analysis, synthesis
 from tec_zarr.models.contexts import SpaceChannelPrior, rounded
 from tec_zarr.models.layers import down
-from tec_zarr.models.model import Banded, configured, no_sides, packed, restored
+from tec_zarr.models.model import Sideless, configured, packed, restored
 from tec_zarr.models.priors import Coded, Grid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from tec_zarr.models.artifact import Artifact
     from tec_zarr.models.coding import GuardedCoder, Ints
@@ -73,7 +73,7 @@ class ElicConfig:
         return (scale.clamp(first, last) / first).log() * density
 
 
-class Elic(Banded):
+class Elic(Sideless):
     """A TEC-ELIC model, on one device, in evaluation mode.
 
     The networks of `prior` run in float64: they choose table rows.
@@ -118,19 +118,6 @@ class Elic(Banded):
         """
         del quality
         return self.prior.code(coder, coded, grid)
-
-    def harmed(self, given: Coded, seen: Coded) -> Ints:
-        """No tile: no row of this family is certain."""
-        del seen
-        return given.whole
-
-    def sides(self, coded: Coded) -> list[bytes]:
-        """Nothing is stored beside symbols."""
-        return [b""] * len(coded.whole)
-
-    def with_sides(self, coded: Coded, sides: Sequence[bytes]) -> Coded:
-        """Raise FormatError if there is something beside symbols."""
-        return no_sides(coded, sides)
 
     def synthesise(self, coded: Coded, quality: int) -> Tensor:
         """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""

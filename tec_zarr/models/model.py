@@ -111,11 +111,23 @@ class Banded(nn.Module):
         self.register_buffer("covariance", torch.eye(count))
 
 
-def no_sides(coded: Coded, sides: Sequence[bytes]) -> Coded:
-    """What `Model.with_sides` is for models that store nothing beside symbols."""
-    if any(sides):
-        raise FormatError("tiles of this model have nothing beside their symbols")
-    return coded
+class Sideless(Banded):
+    """What models share that store nothing beside symbols, and that code all tiles alike."""
+
+    def harmed(self, given: Coded, seen: Coded) -> Ints:
+        """No tile: nothing is left out of one that is not left out of all."""
+        del seen
+        return given.whole
+
+    def sides(self, coded: Coded) -> list[bytes]:
+        """Nothing."""
+        return [b""] * len(coded.whole)
+
+    def with_sides(self, coded: Coded, sides: Sequence[bytes]) -> Coded:
+        """Raise FormatError if there is something."""
+        if any(sides):
+            raise FormatError("tiles of this model have nothing beside their symbols")
+        return coded
 
 
 def configured(kind: type[Config], values: Mapping[str, Any]) -> Config:

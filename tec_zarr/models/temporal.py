@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.blocks import Rectified, ResidualUnit, analysis, synthesis
 from tec_zarr.models.contexts import rounded
-from tec_zarr.models.model import Banded, configured, no_sides, packed, restored
+from tec_zarr.models.model import Sideless, configured, packed, restored
 from tec_zarr.models.priors import Coded, Grid
 from tec_zarr.models.sequence import FINE, TOKENS, SequencePrior
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from tec_zarr.models.artifact import Artifact
     from tec_zarr.models.coding import GuardedCoder, Ints
@@ -86,7 +86,7 @@ class TemporalConfig:
         return ((scale + first) / first).log() * density
 
 
-class Temporal(Banded):
+class Temporal(Sideless):
     """A TEC-TT or FlexTEC model, on one device, in evaluation mode."""
 
     def __init__(self, config: TemporalConfig) -> None:
@@ -122,19 +122,6 @@ class Temporal(Banded):
         """
         sent = torch.arange(TOKENS, device=grid.device) < self.config.sent[quality]
         return self.prior.code(coder, None if coded is None else coded.maps[0], grid, sent)
-
-    def harmed(self, given: Coded, seen: Coded) -> Ints:
-        """No tile: a token that is not sent is missing from all alike."""
-        del seen
-        return given.whole
-
-    def sides(self, coded: Coded) -> list[bytes]:
-        """Nothing is stored beside symbols."""
-        return [b""] * len(coded.whole)
-
-    def with_sides(self, coded: Coded, sides: Sequence[bytes]) -> Coded:
-        """Raise FormatError if there is something beside symbols."""
-        return no_sides(coded, sides)
 
     def synthesise(self, coded: Coded, quality: int) -> Tensor:
         """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""
