@@ -6,6 +6,7 @@ calls wait for each other. A compiled loop is one call and holds no lock.
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from tec_zarr.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 VARIABLE = "TEC_ZARR_COMPILED"
 """Environment variable: 0 for NumPy alone, 1 to demand numba; by default numba if it is there."""
@@ -34,8 +37,11 @@ def compiled(loop: Callable[..., Any]) -> Callable[..., Any] | None:
         return None
     try:
         from numba import njit
-    except ImportError as err:
-        raise ConfigError(f"{VARIABLE} is 1, but numba cannot be imported: {err}") from err
+    except ImportError as err:  # a numba that does not know a newer NumPy says so here
+        if wanted:
+            raise ConfigError(f"{VARIABLE} is 1, but numba cannot be imported: {err}") from err
+        log.warning("numba cannot be imported, NumPy does its work more slowly: %s", err)
+        return None
     try:
         return njit(loop, cache=True, **OPTIONS)
     except RuntimeError:  # no folder to keep machine code in: it is made anew in each process

@@ -100,5 +100,6 @@ def test_numba_can_be_refused_and_demanded(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ConfigError, match="cannot be imported"):
         compiled(sum)
     monkeypatch.delenv(VARIABLE)
+    assert compiled(sum) is None
     monkeypatch.setattr("tec_zarr.compiled.find_spec", {}.get)
     assert compiled(sum) is None
