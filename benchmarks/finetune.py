@@ -107,8 +107,10 @@ def tuned(folder: Path, parts: list[Series], options: argparse.Namespace) -> str
             archive, group=f"part{number}", mode="a", zarr_format=2, consolidated=False,
             encoding={"s2": {"chunks": chunks}},
         )  # fmt: skip
-    run("train", archive, out, "--from", options.start, "--steps", options.steps, "--frames",
-        options.frames, "--threads", options.threads, "--save-every", options.steps)  # fmt: skip
+    pace = {"steps": options.steps, "save-every": options.steps, "frames": options.frames}
+    pace |= {"threads": options.threads}
+    words = [word for name, value in pace.items() for word in (f"--{name}", value)]
+    run("train", "--from", options.start, "--data", archive, "--out", out, *words)
     run("models", "add", out / f"model{SUFFIX}")
     return artifact.load(out / f"model{SUFFIX}").identity()
 
