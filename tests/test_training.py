@@ -81,6 +81,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 ) -> None:
     whole = TrainConfig(data=archive, out=tmp_path / "whole", steps=4, **SIZES)
     stopped = replace(whole, out=tmp_path / "stopped")
+    with pytest.raises(TecError, match="does not exist"):  # a slip, which has begun nothing
+        train(replace(whole, data=archive / "nowhere"))
     train(whole)
     with pytest.raises(StoppedError):
         train(stopped, stop_at(2))
