@@ -1,10 +1,10 @@
 """Speed of the entropy coder, beside CompressAI's C++ rANS if there is one.
 
-    python benchmarks/entropy.py --compressai-python ENVIRONMENT/bin/python
+    python benchmarks/entropy.py --compressai-python .venv-training/bin/python
 
-CompressAI pins numpy<2, so it needs an environment of its own; `pip install 'numpy<2'` and
-`pip install --no-deps compressai` are enough. It gets lists that are made beforehand, and only the
-symbols that need bits; the time of ours includes finding those.
+CompressAI pins numpy<2, so it needs an environment of its own; `make test-training` leaves one. It
+gets lists that are made beforehand, and only the symbols that need bits; the time of ours includes
+finding those.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from tec_zarr.config import TecConfig
 from tec_zarr.errors import ConfigError, ModelMismatchError
 from tec_zarr.models import artifact as artifacts
 from tec_zarr.models import registry, upstream
+from tec_zarr.models.upstream_temporal import FIRST
 from tec_zarr.train import kinds
 from tec_zarr.train.fit import Fitted, fit
 from tec_zarr.train.journal import read
@@ -102,7 +103,8 @@ def test_a_checkpoint_is_converted_and_gone_on_from(scenes: Path, tmp_path: Path
     assert artifacts.load(own).card["summary"] == "mine"
     assert run("models", "add", own).strip() == identity
     pace = ("--steps", 2, "--batch", 2, "--crop", 64, "--save-every", 2, "--device", "cpu")
-    said = run("train", scenes, tmp_path / "more", "--from", checkpoint, "--quality", 40, *pace)
+    place = ("--data", scenes, "--out", tmp_path / "more")
+    said = run("train", *place, "--from", checkpoint, "--quality", 40, *pace)
     assert "step 2 of 2" in said
     (made,) = (tmp_path / "more").glob("*.safetensors")
     card = artifacts.load(made).card
@@ -159,6 +161,9 @@ def test_kinds_are_chosen_by_name_or_by_checkpoint(tmp_path: Path) -> None:
         kinds.chosen("elic", None, path, 5)
     with pytest.raises(ConfigError, match="elic in layout patch cannot be trained"):
         kinds.chosen("elic", "patch", None, 5)
+    torch.save({FIRST: torch.zeros(1, 12, 1, 1)}, tmp_path / "tt.pt")
+    with pytest.raises(ModelMismatchError, match="family tt"):
+        kinds.chosen(None, None, str(tmp_path / "tt.pt"), 5)
     with pytest.raises(ConfigError, match="128 channels"):
         Published(family="elic", latents=64)
     with pytest.raises(ConfigError, match="family fp, not elic"):

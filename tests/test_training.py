@@ -81,6 +81,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 ) -> None:
     whole = TrainConfig(data=archive, out=tmp_path / "whole", steps=4, **SIZES)
     stopped = replace(whole, out=tmp_path / "stopped")
+    with pytest.raises(TecError, match="does not exist"):  # a slip, which has begun nothing
+        train(replace(whole, data=archive / "nowhere"))
     train(whole)
     with pytest.raises(StoppedError):
         train(stopped, stop_at(2))
@@ -114,7 +116,8 @@ def test_fine_tuning_to_an_archive_from_end_to_end(
     said = Prose(licence="CC0-1.0", data=f"{SENTINEL}; of nobody")
     first = registry.add(fit(scratch, frames=20, said=said).path)
     options = ("--steps", 2, "--batch", 2, "--save-every", 1, "--frames", 20, "--plot")
-    told = run("train", archive, tmp_path / "more", "--from", first, "--device", "cpu", *options)
+    place = ("--data", archive, "--out", tmp_path / "more")
+    told = run("train", "--from", first, *place, "--device", "cpu", *options)
     assert told.count("step 1 of 2") == told.count("step 2 of 2") == 1
     assert "dB" in told
     (artifact,) = (tmp_path / "more").glob("*.safetensors")

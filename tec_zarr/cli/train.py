@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from tec_zarr.train.journal import Record, Report
 
 Data = Annotated[
-    str, typer.Argument(help="A Zarr archive, a folder of .npy/.npz, or one with an index.json.")
+    str, typer.Option(help="A Zarr archive, a folder of .npy/.npz, or one with an index.json.")
 ]
-Out = Annotated[Path, typer.Argument(help="Folder of checkpoint, log and model.")]
+Out = Annotated[Path, typer.Option(help="Folder of checkpoint, log and model.")]
 From = Annotated[
     str | None, typer.Option("--from", help="Model to go on from: name, hash or .pt file.")
 ]
@@ -49,9 +49,9 @@ Plot = Annotated[bool, typer.Option("--plot", help="Draw OUT/log.png at the end.
 
 
 def train(  # noqa: PLR0913 - the options of one command
-    data: Data,
-    out: Out,
     *,
+    data: Data,
+    out: Out = Path("trained"),
     start: From = None,
     family: Family = None,
     layout: Layout = None,

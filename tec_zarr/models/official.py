@@ -135,8 +135,9 @@ def _published_as(path: Path, release: Release) -> str:
     for trained_at in release.lambdas:
         if path.name == release.file(trained_at):
             return trained_at
+    example = release.file(release.lambdas[0])
     raise ConfigError(
-        f"{path.name} is not called like a published checkpoint ({release.file('10')}): if it is"
+        f"{path.name} is not called like a published checkpoint ({example}): if it is"
         " one, say its lambda as quality; one of your own becomes a model by: tec-zarr models"
         " convert FILE OUT"
     )

@@ -1,4 +1,4 @@
-"""`python -m tec_zarr.train DATA OUT`: `tec-zarr train` without the extra that it needs."""
+"""`python -m tec_zarr.train --data DATA`: `tec-zarr train` without the extra that it needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Train and export."""
     parser = argparse.ArgumentParser(prog="tec_zarr.train", description=__doc__)
-    parser.add_argument("data", help="folder of scenes or arrays, or a Zarr archive")
-    parser.add_argument("out", type=Path, help="folder of checkpoints, log and artifact")
+    parser.add_argument(
+        "--data", required=True, help="folder of scenes or arrays, or a Zarr archive"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("trained"), help="folder of checkpoint, log and model"
+    )
     parser.add_argument("--from", dest="start", help="model to go on from")
     parser.add_argument("--steps", type=int, default=TrainConfig.steps)
     parser.add_argument("--batch", type=int, default=TrainConfig.batch)

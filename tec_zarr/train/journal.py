@@ -20,10 +20,10 @@ MAY_CHANGE = ("steps", "save_every")
 """Options that another part of a run may have another value of."""
 
 
-def check_same_run(path: Path, options: Mapping[str, Any]) -> None:
-    """Note the options of a run; ConfigError if it began with others."""
+def check_same_run(path: Path, options: Mapping[str, Any], begun: bool) -> None:
+    """Note the options of a run; ConfigError if one that has begun was told others."""
     fixed = {key: value for key, value in options.items() if key not in MAY_CHANGE}
-    if path.exists():
+    if begun and path.exists():
         began = json.loads(path.read_text("utf-8"))
         if other := sorted(key for key in fixed if began.get(key) != fixed[key]):
             raise ConfigError(

@@ -117,7 +117,7 @@ def train(config: TrainConfig, report: Report | None = None) -> Path:
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     state, path = new_state(config), config.out / "checkpoint.pt"
-    check_same_run(config.out / "config.json", describe(config))
+    check_same_run(config.out / "config.json", describe(config), path.exists())
     scenes, spare = open_sources(config.data, config.reading, config.crop, config.seed)
     config = replace(config, crop=fitting_crop(scenes, config.crop, config.model.multiple))
     batches = batches_of(scenes, config, config.seed, drop=config.model.drop)

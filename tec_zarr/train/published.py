@@ -93,9 +93,11 @@ class Published:
 
     @classmethod
     def of(cls, path: Path, quality: float) -> Self:
-        """The kind of a checkpoint file; ModelMismatchError if it is none."""
+        """The kind of a checkpoint file; ModelMismatchError if it is of no kind trained here."""
         state = upstream.read(path)
         family = upstream.family_of(state)
+        if family not in LAST:
+            raise ModelMismatchError(f"{path} is of the family {family}, which is not trained here")
         width, latents = (state[name].shape[0] for name in ("g_a.0.weight", LAST[family]))
         return cls(family=family, width=width, latents=latents, quality=quality)
 
