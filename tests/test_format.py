@@ -99,8 +99,12 @@ def test_rotations_are_those_of_the_page() -> None:
     ]
     fields = {row[1]: row[0] for row in table}
     assert fields["count"] == str(spectral.COUNT_BITS)
-    assert fields["angles"] == f"{spectral.ANGLE_BITS} each"
-    assert f"1/{2**spectral.ANGLE_BITS} of a full turn" in section("Segments and sections")
+    assert fields["width"] == str(spectral.WIDTH_BITS)
+    assert fields["angles"] == "4 + 2 w each"
+    assert tuple(4 + 2 * w for w in range(2**spectral.WIDTH_BITS)) == spectral.WIDTHS
+    assert f"4^(3 - w) / {2**spectral.ANGLE_BITS} of a full turn" in section(
+        "Segments and sections"
+    )
 
 
 def test_the_dissected_chunk_is_the_golden_one() -> None:

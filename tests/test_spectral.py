@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from tec_zarr.errors import FormatError
 from tec_zarr.models import spectral
-from tec_zarr.models.spectral import ANGLE_BITS, COUNT_BITS, DEFAULT, EDGES, Doubles, Turn, Turns
+from tec_zarr.models.spectral import (
+    ANGLE_BITS,
+    COUNT_BITS,
+    DEFAULT,
+    EDGES,
+    WIDTH_BITS,
+    WIDTHS,
+    Doubles,
+    Turn,
+    Turns,
+)
 
 STEPS = 2**ANGLE_BITS
 BANDS = st.integers(1, 12)
@@ -26,8 +36,17 @@ def angles_of(bands: int, leading: int) -> int:
 def turns(draw: st.DrawFn, bands: int) -> Turn:
     leading = draw(st.integers(0, bands - 1))
     seed = draw(st.integers(0, 2**32))
-    count = angles_of(bands, leading)
-    return Turn(leading, np.random.default_rng(seed).integers(0, STEPS, count))
+    count, width = angles_of(bands, leading), draw(st.sampled_from(WIDTHS))
+    angles = np.random.default_rng(seed).integers(0, 2**width, count)
+    return Turn(leading, angles << (ANGLE_BITS - width))
+
+
+def size_of(turn: Turn) -> int:
+    """Bits of a turn as the page says, but for the count."""
+    if not turn.leading:
+        return 0
+    width = next(w for w in WIDTHS if not (turn.angles % (STEPS >> w)).any())
+    return WIDTH_BITS + width * len(turn.angles)
 
 
 def tiles_of(bands: int, most: int = 4) -> st.SearchStrategy[Turns]:
@@ -94,7 +113,7 @@ def test_groups_are_squares_of_frequencies() -> None:
 def test_rotations_come_back_from_their_bytes(data: st.DataObject, bands: int) -> None:
     stored = data.draw(tiles_of(bands))
     packed = spectral.pack(stored)
-    bits = sum(COUNT_BITS + ANGLE_BITS * len(turn.angles) for frame in stored for turn in frame)
+    bits = sum(COUNT_BITS + size_of(turn) for frame in stored for turn in frame)
     assert len(packed) == (-(-bits // 8) if any(t.leading for f in stored for t in f) else 0)
     back = spectral.unpack(packed, len(stored), bands)
     assert plain(back) == plain(stored)
@@ -119,11 +138,11 @@ def test_default_rotations_cost_nothing() -> None:
 
 
 def test_bits_lie_where_the_page_says() -> None:
-    """docs/format.md: counts of 4 bits, angles of 10, highest bit first, zeros at the end."""
-    stored = ([Turn(1, np.array([513, 2])), DEFAULT, Turn(2, np.array([1, 1023, 0])), DEFAULT],)
-    bits = "00011000000001000000001000000010000000000111111111110000000000"
-    bits += "0000"
-    expected = int(bits.ljust(72, "0"), 2).to_bytes(9, "big")
+    """docs/format.md: counts, widths, angles, highest bit first, zeros at the end."""
+    stored = ([Turn(1, np.array([512, 16])), DEFAULT, Turn(2, np.array([1, 1023, 0])), DEFAULT],)
+    bits = "0001" + "01" + "100000" + "000001" + "0000"
+    bits += "0010" + "11" + "0000000001" + "1111111111" + "0000000000" + "0000"
+    expected = int(bits.ljust(64, "0"), 2).to_bytes(8, "big")
     assert spectral.pack(stored) == expected
     assert plain(spectral.unpack(expected, 1, 3)) == plain(stored)
 
@@ -171,7 +190,7 @@ def test_rotations_save_more_than_they_cost(bands: int, seed: int, log_noise: fl
         energy = ((rows @ tables) * rows).sum(3)
         return float(places * np.log2(1 + energy / noise).sum() / 2)
 
-    cost = sum(ANGLE_BITS * len(turn.angles) for frame in stored for turn in frame)
+    cost = sum(size_of(turn) for frame in stored for turn in frame)
     assert bits(spectral.rotations(stored, default)) + cost <= bits(default) + 1e-6
 
 

@@ -211,9 +211,15 @@ def _integers() -> dict[str, NDArray[Any]]:
             # Finer steps have larger symbols, later channels smaller ones, down to certain rows.
             place = sum(groups[:index]) + np.arange(channels)
             mean = 8000 + 2500 * np.arange(codes)[:, None] - 80 * place
-            integers[prefix + "bias"] = whole(prefix, (codes, channels), 800) + mean.astype("i4")
-            if inside:
-                integers[prefix + "weight"] = whole(prefix + "w", (4, inside, 3, 3), 15)
-                integers[prefix + "hidden_bias"] = whole(prefix + "h", (codes, 4), 500)
-                integers[prefix + "out"] = whole(prefix + "o", (channels, 4), 60)
-    return integers
+            kinds = () if inside else (3,)
+            bias = whole(prefix, (*kinds, codes, channels), 800) + mean.astype("i4")
+            shape = (4, inside, 3, 3) if inside else (4, 2 * channels)
+            integers |= {
+                prefix + "bias": bias,
+                prefix + "weight": whole(prefix + "w", shape, 15),
+                prefix + "hidden_bias": whole(prefix + "h", (*kinds, codes, 4), 500),
+                prefix + "out": whole(prefix + "o", (channels, 4), 60),
+            }
+    counts = np.arange(1, 5)[:, None]
+    gain = 4096 / counts + whole("gain", (2, 4, GROUPS[0][0]), 200)
+    return integers | {"prior.0.0.gain": gain.astype(np.int32)}

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models import loops
 
 if TYPE_CHECKING:
@@ -78,13 +77,16 @@ def shifted(total: Tensor, bits: int) -> Tensor:
 
 
 def neighbourhood(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Hidden units: a 3x3 convolution with replicated borders, in units of LOG_UNIT, cut.
+    """Hidden units: a convolution with replicated borders, in units of LOG_UNIT, cut.
 
-    `logs` is (n, c, y, x), `weight` (hidden, c, 3, 3), `bias` (hidden,). One product, then nine
-    shifted sums: a library convolution may choose an algorithm that is not exact.
+    `logs` is (n, c, y, x), `weight` (hidden, c, 3, 3) or (hidden, c, 1, 1), `bias` (hidden,). One
+    product, then shifted sums: a library convolution may choose an algorithm that is not exact.
     """
     hidden, channels = weight.shape[:2]
     height, width = logs.shape[2:]
+    if weight.shape[2] == 1:
+        total = (weight[:, :, 0, 0] @ logs.flatten(2)).unflatten(2, (height, width))
+        return shifted(total + bias.view(-1, 1, 1), WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
     taps = weight.permute(2, 3, 0, 1).reshape(9 * hidden, channels)
     products = (taps @ logs.flatten(2)).view(-1, 9, hidden, height, width)
     if loops.gather and logs.device.type == "cpu":
@@ -108,13 +110,13 @@ class Activity:
     bias: Tensor
     """(quality codes, channels), in units of 2**-11 octaves above FIRST_OCTAVE."""
 
-    weight: Tensor | None = None
-    """(hidden, earlier channels, 3, 3), in units of 2**-WEIGHT_BITS; None: no context."""
+    weight: Tensor
+    """(hidden, context channels, 3 or 1, 3 or 1), in units of 2**-WEIGHT_BITS."""
 
-    hidden_bias: Tensor | None = None
+    hidden_bias: Tensor
     """(quality codes, hidden), in units of 2**-11 octaves."""
 
-    out: Tensor | None = None
+    out: Tensor
     """(channels, hidden), in units of 2**-WEIGHT_BITS."""
 
     def rows(self, logs: Sequence[Tensor], quality: int, channels: int, last: int) -> Tensor:
@@ -125,8 +127,6 @@ class Activity:
         """
         bias = self.bias[quality, :channels]
         unit = 2.0 ** (1 - WEIGHT_BITS - (LOG_UNIT // ROW_UNIT).bit_length())
-        if self.weight is None or not logs:
-            return (bias.view(1, -1, 1, 1) * unit).floor_().clamp_(0, last).int()
         mixed = self._context(logs, quality, channels)
         if loops.to_rows and mixed.device.type == "cpu":
             rows = torch.empty(mixed.shape, dtype=torch.int32)
@@ -139,8 +139,6 @@ class Activity:
 
     def _context(self, logs: Sequence[Tensor], quality: int, channels: int) -> Tensor:
         """What the neighbourhood adds to the bias, (n, channels, y, x)."""
-        if self.weight is None or self.hidden_bias is None or self.out is None:
-            raise ModelMismatchError("a context network has a weight without a bias or an output")
         joined = torch.cat(list(logs), 1)
         weight = self.weight[:, : joined.shape[1]]
         hidden = neighbourhood(joined, weight, self.hidden_bias[quality])
@@ -149,9 +147,6 @@ class Activity:
 
     def largest(self) -> float:
         """Bound on the magnitude of every sum."""
-        most = float(self.bias.abs().max())
-        if self.weight is not None and self.hidden_bias is not None and self.out is not None:
-            most += float(self.out.abs().sum(1).max()) * HIDDEN_LIMIT
-            hidden = float(self.weight.abs().sum((1, 2, 3)).max()) * LOG_LIMIT
-            most = max(most, hidden + float(self.hidden_bias.abs().max()))
-        return most
+        out = float(self.bias.abs().max()) + float(self.out.abs().sum(1).max()) * HIDDEN_LIMIT
+        hidden = float(self.weight.abs().sum((1, 2, 3)).max()) * LOG_LIMIT
+        return max(out, hidden + float(self.hidden_bias.abs().max()))

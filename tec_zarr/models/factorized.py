@@ -18,6 +18,7 @@ from tec_zarr.models import loops
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
 from tec_zarr.models.budget import Budget
+from tec_zarr.models.interpolation import Interpolation
 from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
 from tec_zarr.models.prior_check import check_order, check_prior
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
@@ -246,11 +247,12 @@ def prior_of(
         return StaticPrior(config.latents)
     exact = {name: torch.from_numpy(v).to(device, dtype) for name, v in integers.items()}
     activities = tuple(
-        tuple(_activity(exact, f"prior.{level}.{group}.") for group in range(len(channels)))
-        for level, channels in enumerate(config.groups)
+        tuple(_activity(exact, f"prior.{level}.{group}.") for group in range(first, len(channels)))
+        for level, (first, channels) in enumerate(zip((1, 0), config.groups, strict=True))
     )
     return ActivityPrior(
         groups=config.groups,
+        first=_interpolation(exact),
         activities=activities,
         logs=exact["prior.logs"],
         upward=exact["prior.upward"],
@@ -273,6 +275,14 @@ def _sparse(certain: int, integers: Mapping[str, NDArray[Any]]) -> Sparse:
     return Sparse(certain, chances, shifts, runs, rests, values, counts)
 
 
+def _interpolation(exact: Mapping[str, Tensor]) -> Interpolation:
+    names = ("gain", "bias", "weight", "hidden_bias", "out")
+    gain, bias, weight, hidden_bias, out = (exact[f"prior.0.0.{name}"] for name in names)
+    kinds = zip(bias, hidden_bias, strict=True)
+    weight = weight[:, :, None, None]
+    return Interpolation(gain.long(), tuple(Activity(b, weight, h, out) for b, h in kinds))
+
+
 def _activity(exact: Mapping[str, Tensor], prefix: str) -> Activity:
     names = ("bias", "weight", "hidden_bias", "out")
-    return Activity(*(exact.get(prefix + name) for name in names))  # type: ignore[arg-type]
+    return Activity(*(exact[prefix + name] for name in names))

@@ -34,8 +34,8 @@ def check_prior(integers: Integers, groups: Sequence[Sequence[int]], codes: int,
                 f"the artifact's {name} is {found.dtype} {found.shape}, not integers {shape}"
             )
     extents = _of(integers, "prior.extents")
-    if (extents < 0).any() or (extents > sizes).any():
-        raise ModelMismatchError("the artifact's prior.extents exceed the channels there are")
+    if (extents < [groups[0][0], 0]).any() or (extents > sizes).any():
+        raise ModelMismatchError("the artifact's prior.extents do not fit the channels there are")
 
 
 def check_order(name: str, order: NDArray[Any]) -> None:
@@ -59,12 +59,22 @@ def _shapes(
     for level, channels in enumerate(groups):
         for index, count in enumerate(channels):
             prefix, inside = f"prior.{level}.{index}.", sum(channels[:index]) + maps * level
-            yield f"{prefix}bias", (codes, count)
-            if inside:
-                hidden = len(np.atleast_1d(_of(integers, f"{prefix}weight")))
-                yield f"{prefix}weight", (hidden, inside, 3, 3)
-                yield f"{prefix}hidden_bias", (codes, hidden)
-                yield f"{prefix}out", (count, hidden)
+            yield from _network(integers, prefix, (codes, count, inside))
+
+
+def _network(
+    integers: Integers, prefix: str, sizes: tuple[int, int, int]
+) -> Iterator[tuple[str, Shape]]:
+    """Shapes of a group's network; `sizes` are quality codes, channels and context channels."""
+    codes, count, inside = sizes
+    hidden = len(np.atleast_1d(_of(integers, f"{prefix}weight")))
+    kinds: Shape = () if inside else (3,)
+    if not inside:
+        yield f"{prefix}gain", (2, 4, count)
+    yield f"{prefix}weight", (hidden, inside, 3, 3) if inside else (hidden, 2 * count)
+    yield f"{prefix}bias", (*kinds, codes, count)
+    yield f"{prefix}hidden_bias", (*kinds, codes, hidden)
+    yield f"{prefix}out", (count, hidden)
 
 
 def _of(integers: Integers, name: str) -> NDArray[Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tec_zarr.models.coding import Coder, Ints
+    from tec_zarr.models.interpolation import Interpolation
     from tec_zarr.models.sparse import Sparse
     from tec_zarr.models.spectral import Turns
 
@@ -108,8 +109,11 @@ class ActivityPrior:
     groups: tuple[tuple[int, ...], ...]
     """Channels of each group, for the coarse and for the fine map."""
 
+    first: Interpolation
+    """The forecast of the first group of the coarse map."""
+
     activities: tuple[tuple[Activity, ...], ...]
-    """The forecast of each group."""
+    """The forecasts of the others of the coarse map, and of all of the fine one."""
 
     logs: Tensor
     """Table of log magnitudes."""
@@ -136,7 +140,7 @@ class ActivityPrior:
         """Bound on the magnitude of every sum."""
         upward = float(self.upward.abs().sum(1).max()) * LOG_LIMIT
         sums = [activity.largest() for level in self.activities for activity in level]
-        return max(upward + float(self.upward_bias.abs().max()), *sums)
+        return max(upward + float(self.upward_bias.abs().max()), self.first.largest(), *sums)
 
     def cuts(self, quality: int) -> tuple[int, ...]:
         """Channels that are coded of each map unless a tile is whole."""
@@ -147,9 +151,10 @@ class ActivityPrior:
         whole = coder(None if coded is None else coded.whole[:, None], flags)[:, 0]
         state = _Pass(self, coder, grid, quality, torch.from_numpy(whole).to(grid.device))
         given = (None, None) if coded is None else coded.maps
-        coarse = state.code_groups(0, given[0], [])
-        fine = state.code_groups(1, given[1], [state.upwards(coarse)])
-        return Coded((coarse, fine), whole)
+        first, logs = state.code_first(given[0])
+        others, context = state.code_groups(0, given[0], [logs])
+        fine, _ = state.code_groups(1, given[1], [state.upwards(context)])
+        return Coded((torch.cat([first, *others], 2), torch.cat(fine, 2)), whole)
 
 
 class _Pass:
@@ -159,38 +164,60 @@ class _Pass:
         self, prior: ActivityPrior, coder: Coder, grid: Grid, quality: int, whole: Tensor
     ) -> None:
         self.prior, self.grid, self.quality = prior, grid, quality
-        self.coder = partial(prior.sparse, coder)
+        self.plain, self.coder = coder, partial(prior.sparse, coder)
         self.cuts = prior.cuts(quality)
         self.extents = tuple(map(sum, prior.groups)) if whole.any() else self.cuts
         self.whole = whole.bool().repeat_interleave(grid.frames).view(-1, 1, 1, 1)
 
-    def code_groups(self, level: int, symbols: Tensor | None, logs: Sequence[Tensor]) -> Tensor:
-        """Code a map group by group, each seeing the log magnitudes of those before it."""
-        size = self.grid.sizes[level]
+    def code_first(self, symbols: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Code the first group of the coarse map; returns it and its log differences.
+
+        Its symbols are few: runs of zeros would not pay.
+        """
+        first, channels = self.prior.first, self.prior.groups[0][0]
+
+        def send(kind: int, context: Tensor, differences: Tensor | None) -> Tensor:
+            activity = first.activities[kind]
+            rows = activity.rows([context], self.quality, channels, self.prior.last)
+            rows = self._spared(rows, channels)
+            return code_map(self.plain, differences, rows, self.grid).flatten(0, 1)
+
+        given = None if symbols is None else symbols[:, :, :channels]
+        size = (self.grid.tiles * self.grid.frames, *self.grid.sizes[0])
+        maps, logs = first.code(send, given, size, self.prior.logs)
+        return maps.unflatten(0, (self.grid.tiles, self.grid.frames)), logs
+
+    def code_groups(
+        self, level: int, symbols: Tensor | None, context: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Code the other groups of a map, each seeing the log magnitudes of those before it.
+
+        `context` are those that come before; returned are the groups, and `context` with theirs.
+        """
+        groups, activities = self.prior.groups[level], self.prior.activities[level]
+        others = groups[len(groups) - len(activities) :]
         done: list[Tensor] = []
-        context, start = list(logs), 0
-        groups = zip(self.prior.groups[level], self.prior.activities[level], strict=True)
-        for channels, activity in groups:
+        start = sum(groups) - sum(others)
+        for channels, activity in zip(others, activities, strict=True):
             count = min(channels, self.extents[level] - start)
             if count <= 0:
                 break
             rows = activity.rows(context, self.quality, count, self.prior.last)
-            rows = rows.expand(self.grid.tiles * self.grid.frames, -1, *size)
             rows = self._spared(rows, self.cuts[level] - start)
             given = None if symbols is None else symbols[:, :, start : start + count]
             done.append(code_map(self.coder, given, rows, self.grid))
             start += count
-            if start < self.extents[level]:  # something follows
-                context.append(logarithms(done[-1].flatten(0, 1), self.prior.logs))
-        return torch.cat(done, 2)
+            if level == 0 or start < self.extents[level]:  # somebody looks at it
+                context = [*context, logarithms(done[-1].flatten(0, 1), self.prior.logs)]
+        return done, context
 
-    def upwards(self, coarse: Tensor) -> Tensor:
-        """Context that the coarse map gives to the fine one, at the fine one's resolution."""
-        logs = logarithms(coarse.flatten(0, 1), self.prior.logs)
-        total = self.prior.upward[:, : logs.shape[1]] @ logs.flatten(2)
+    def upwards(self, logs: Sequence[Tensor]) -> Tensor:
+        """Context that the logs of the coarse map give to the fine one, at its resolution."""
+        coarse = torch.cat(list(logs), 1)
+        total = self.prior.upward[:, : coarse.shape[1]] @ coarse.flatten(2)
         total = shifted(total + self.prior.upward_bias[:, None], WEIGHT_BITS).clamp_(0, LOG_LIMIT)
         side = self.grid.sizes[1][0] // self.grid.sizes[0][0]
-        return functional.pixel_shuffle(total.view(len(logs), -1, *logs.shape[2:]), side)
+        return functional.pixel_shuffle(total.view(len(coarse), -1, *coarse.shape[2:]), side)
 
     def _spared(self, rows: Tensor, cut: int) -> Tensor:
         """Let whole tiles have no certain row, the others nothing else from channel `cut` on."""

@@ -69,6 +69,7 @@ class Sparse:
         expected = lists.sizes * self.chances >> CHANCE_BITS
         bits = np.frexp(expected.astype(np.float64))[1]
         rows = self.counts[np.minimum(bits, len(self.counts) - 1)].astype(np.int32)
+        rows[lists.sizes == 0] = 0
         surplus = None if given is None else (given - expected).astype(np.int32)
         numbers: Wide = coder(surplus, rows) + expected
         if (numbers < 0).any() or (numbers > lists.sizes).any():

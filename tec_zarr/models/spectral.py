@@ -8,6 +8,7 @@ Frequencies are weighted such that all of them count alike (their spectra span s
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,12 @@ ANGLE_BITS = 10
 0.2 %."""
 
 COUNT_BITS = 4
+
+WIDTH_BITS = 2
+WIDTHS = (4, 6, 8, ANGLE_BITS)
+"""Bits of an angle as it is stored, its highest ones: at low rates few of them are enough."""
+
+TRIED = WIDTHS[1:]
 
 Doubles = NDArray[np.float64]
 
@@ -114,19 +121,26 @@ def turns(table: Doubles, noise: float, places: int, default: Doubles) -> Turns:
     energy = _energy(own[:, member], table)
     strong = np.stack([energy[:, member == g].mean(1) for g in range(len(EDGES))], 1) > noise
     counts = np.minimum(strong.sum(2), default.shape[1] - 1)
-    angles = _angles(own @ default.swapaxes(1, 2), counts)
-    turned = _rotated(angles, default)
-    bits = [
-        np.log2(1 + _energy(rows[:, member], table).clip(min=0) / noise).sum(2) / 2
-        for rows in (np.broadcast_to(default, turned.shape), turned)
-    ]
-    saved = np.stack([(bits[0] - bits[1])[:, member == g].sum(1) for g in range(len(EDGES))], 1)
-    sizes = [len(_pairs(default.shape[1], count)) for count in range(default.shape[1])]
-    worth = saved * places > ANGLE_BITS * np.array(sizes)[counts]
+    sizes = np.array([len(_pairs(default.shape[1], c)) for c in range(default.shape[1])])[counts]
+    found = [_angles(own @ default.swapaxes(1, 2), counts, width) for width in TRIED]
+    rows = [default[None], *(_rotated(angles, default) for angles in found)]
+    bits = np.stack([places * _bits(_energy(r[:, member], table), noise) for r in rows])
+    bits[1:] += WIDTH_BITS + np.multiply.outer(TRIED, sizes)
+    bits[1:, counts == 0] = np.inf
+    best = bits.argmin(0)
     return tuple(
-        [Turn(int(c), a[: sizes[c]]) if w else DEFAULT for c, a, w in zip(*frame, strict=True)]
-        for frame in zip(counts, angles, worth, strict=True)
+        [
+            Turn(int(counts[n, g]), found[b - 1][n, g, : sizes[n, g]]) if b else DEFAULT
+            for g, b in enumerate(frame)
+        ]
+        for n, frame in enumerate(best.tolist())
     )
+
+
+def _bits(energy: Doubles, noise: float) -> Doubles:
+    """(n, group): bits of a patch in components of mean squares (n, 64, component)."""
+    bits, member = np.log2(1 + energy.clip(min=0) / noise).sum(2) / 2, groups().numpy()
+    return np.stack([bits[:, member == g].sum(1) for g in range(len(EDGES))], 1)
 
 
 def rotations(stored: Turns, default: Doubles) -> Doubles:
@@ -143,13 +157,23 @@ def pack(frames: Turns) -> bytes:
     """The rotations of a tile's frames; nothing if all are default."""
     if not any(turn.leading for frame in frames for turn in frame):
         return b""
-    bits = [
-        part
-        for frame in frames
-        for turn in frame
-        for part in (_binary([turn.leading], COUNT_BITS), _binary(turn.angles, ANGLE_BITS))
-    ]
-    return np.packbits(np.concatenate(bits)).tobytes()
+    return np.packbits(np.concatenate([_packed(turn) for turn in chain(*frames)])).tobytes()
+
+
+def _packed(turn: Turn) -> NDArray[np.uint8]:
+    """A turn as bits, with angles of the least width that holds them."""
+    count = _binary([turn.leading], COUNT_BITS)
+    if not turn.leading:
+        return count
+    choice = _width(turn)
+    angles = _binary(turn.angles >> (ANGLE_BITS - WIDTHS[choice]), WIDTHS[choice])
+    return np.concatenate([count, _binary([choice], WIDTH_BITS), angles])
+
+
+def _width(turn: Turn) -> int:
+    """Which of the widths is the least that holds the angles."""
+    missed = (1 << (ANGLE_BITS - np.array(WIDTHS))) - 1
+    return int((turn.angles[:, None] & missed).any(0).argmin())
 
 
 def unpack(data: bytes, frames: int, bands: int) -> Turns:
@@ -163,8 +187,16 @@ def unpack(data: bytes, frames: int, bands: int) -> Turns:
         (count,), place = _numbers(bits, place, 1, COUNT_BITS)
         if count >= bands:
             raise FormatError(f"a rotation of {bands} bands sets {count} components")
-        angles, place = _numbers(bits, place, len(_pairs(bands, int(count))), ANGLE_BITS)
-        found.append(Turn(int(count), angles))
+        if not count:
+            found.append(DEFAULT)
+            continue
+        (choice,), place = _numbers(bits, place, 1, WIDTH_BITS)
+        number, width = len(_pairs(bands, int(count))), WIDTHS[choice]
+        angles, place = _numbers(bits, place, number, width)
+        turn = Turn(int(count), angles << (ANGLE_BITS - width))
+        if _width(turn) != choice:
+            raise FormatError("the angles of a tile have more bits than they need")
+        found.append(turn)
     if len(bits) - place >= 8 or bits[place:].any():
         raise FormatError("the rotations of a tile are longer than they should be")
     if not any(turn.leading for turn in found):
@@ -173,25 +205,26 @@ def unpack(data: bytes, frames: int, bands: int) -> Turns:
     return tuple(found[start : start + len(EDGES)] for start in starts)
 
 
-def _angles(target: Doubles, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _angles(target: Doubles, counts: NDArray[np.int64], width: int) -> NDArray[np.int64]:
     """Angles that turn unit vectors into the first `counts` rows of orthonormal matrices.
 
-    `target` is (..., band, band), `counts` (...); zeros where a matrix has no more.
+    `target` is (..., band, band), `counts` (...); zeros where a matrix has no more. Angles are
+    multiples of 2**-width of a turn, in steps of 2**-ANGLE_BITS.
     """
-    rest, steps = target.swapaxes(-1, -2).copy(), 2**ANGLE_BITS / (2 * np.pi)
-    bands = target.shape[-1]
+    rest, steps = target.swapaxes(-1, -2).copy(), 2**width / (2 * np.pi)
+    bands, unit = target.shape[-1], 2 ** (ANGLE_BITS - width)
     pairs = _pairs(bands, bands - 1)
     angles = np.zeros((*counts.shape, len(pairs)), np.int64)
     if givens.find and pairs:
         flat = rest.reshape(-1, bands, bands), angles.reshape(-1, len(pairs))
-        givens.find(*flat, counts.ravel(), np.array(pairs), 2**ANGLE_BITS)
-        return angles
+        givens.find(*flat, counts.ravel(), np.array(pairs), 2**width)
+        return angles * unit
     for index, (row, column) in enumerate(pairs):
         angle = np.arctan2(rest[..., row, column], rest[..., row - 1, column])
-        whole = np.round(angle * steps).astype(np.int64) % 2**ANGLE_BITS
+        whole = np.round(angle * steps).astype(np.int64) % 2**width
         angles[..., index] = np.where(column < counts, whole, 0)
         _turn(rest, row, angles[..., index] / steps)
-    return angles
+    return angles * unit
 
 
 def _rotated(angles: NDArray[np.int64], default: Doubles) -> Doubles:

@@ -54,7 +54,7 @@ class Bundled:
     depth: int = 4
     """Hidden layers of a branch."""
 
-    coarse: tuple[int, ...] = (16, 48, 448)
+    coarse: tuple[int, ...] = (12, 52, 64, 128, 256)
     fine: tuple[int, ...] = (32, 64, 128, 512)
     """Channels of the context groups of each map."""
 

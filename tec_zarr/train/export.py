@@ -20,6 +20,7 @@ from tec_zarr.models.activity import (
     log_table,
 )
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
+from tec_zarr.models.interpolation import GAIN_BITS
 from tec_zarr.models.sparse import CHANCE_BITS
 from tec_zarr.train.graph import UNIT
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tec_zarr.models.artifact import Artifact
     from tec_zarr.models.coding import Ints
     from tec_zarr.train.data import Batches, Sample
-    from tec_zarr.train.forecast import GroupForecast
+    from tec_zarr.train.forecast import GroupForecast, InterpolatedForecast
     from tec_zarr.train.graph import TrainGraph
 
 ROWS = 64
@@ -133,23 +134,43 @@ def _integers(graph: TrainGraph, steps: Tensor) -> dict[str, NDArray[Any]]:
         "prior.upward": _rounded(up.weight[:, :, 0, 0], 2.0**WEIGHT_BITS, np.int16),
         "prior.upward_bias": _halved(up.bias, FINE),
     }
-    for level, groups in enumerate(forecast.parts()):
-        for index, group in enumerate(groups):
-            for name, value in _group(group, position).items():
-                integers[f"prior.{level}.{index}.{name}"] = value
+    coarse, fine = forecast.parts()
+    groups: dict[tuple[int, int], GroupForecast | InterpolatedForecast] = {(0, 0): forecast.first}
+    groups |= {(0, index): group for index, group in enumerate(coarse, 1)}
+    groups |= {(1, index): group for index, group in enumerate(fine)}
+    for (level, index), group in groups.items():
+        for name, value in _group(group, position).items():
+            integers[f"prior.{level}.{index}.{name}"] = value
+    integers |= _interpolation(forecast.first, integers)
     return integers
 
 
-def _group(group: GroupForecast, position: Tensor) -> dict[str, NDArray[Any]]:
-    bias = group.bias(position) - FIRST_OCTAVE + 0.5 / ROW_UNIT
-    values = {"bias": _rounded(bias, FINE, np.int16)}
-    if group.inside:
-        values["weight"] = _rounded(group.conv.weight, 2.0**WEIGHT_BITS, np.int16)
-        values["hidden_bias"] = _halved(
-            group.hb(position) + (0 if group.conv.bias is None else group.conv.bias), FINE
-        )
-        values["out"] = _rounded(group.out.weight[:, :, 0, 0], 2.0**WEIGHT_BITS, np.int16)
-    return values
+def _group(
+    group: GroupForecast | InterpolatedForecast, position: Tensor
+) -> dict[str, NDArray[Any]]:
+    bias, shift, first = group.bias(position), group.hb(position), group.conv.bias
+    if first is not None:
+        shift = shift + first.repeat(shift.shape[1] // len(first))
+    return {
+        "bias": _rounded(bias - FIRST_OCTAVE + 0.5 / ROW_UNIT, FINE, np.int16),
+        "weight": _rounded(group.conv.weight, 2.0**WEIGHT_BITS, np.int16),
+        "hidden_bias": _halved(shift, FINE),
+        "out": _rounded(group.out.weight.flatten(1), 2.0**WEIGHT_BITS, np.int16),
+    }
+
+
+def _interpolation(
+    first: InterpolatedForecast, integers: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """The first group's integers: those of `_group`, kind by kind of level, and the gains."""
+    kinds = {
+        name: np.stack(np.split(integers[f"prior.0.0.{name}"], 3, 1))
+        for name in ("bias", "hidden_bias")
+    }
+    found = {f"prior.0.0.{name}": value for name, value in kinds.items()}
+    found["prior.0.0.weight"] = integers["prior.0.0.weight"][:, :, 0]
+    found["prior.0.0.gain"] = _rounded(first.gain, 2.0**GAIN_BITS, np.int16)
+    return found
 
 
 def _rounded(values: Tensor, unit: float, dtype: type[np.signedinteger[Any]]) -> NDArray[Any]:
@@ -197,6 +218,7 @@ def measured_extents(model: Factorized, batches: Batches, frames: int) -> NDArra
                 rates[place, level, : len(rate)] += rate
     found = np.array([[_extent(rate) for rate in levels] for levels in rates])
     found = np.maximum.accumulate(found, axis=0)
+    found[:, 0] = np.maximum(found[:, 0], model.config.groups[0][0])
     blown = [
         [np.interp(c, codes, found[:, level]) for level in (0, 1)] for c in range(len(QUALITIES))
     ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tec_zarr.models.interpolation import levels
 from tec_zarr.models.layers import Knots
 
 if TYPE_CHECKING:
@@ -21,9 +22,13 @@ UPWARD = 8
 """Context maps that the coarse map gives to the fine one."""
 
 
+SMALLEST = -8.0
+"""log2 of the least scale: below the rows of any table, and gradients stay finite."""
+
+
 def laplace_bits(values: Tensor, log_scale: Tensor) -> Tensor:
     """-log2 of the mass of a Laplacian in the unit interval around each value; scales as log2."""
-    scale, distance = torch.exp2(log_scale), values.abs()
+    scale, distance = torch.exp2(log_scale.clamp(min=SMALLEST)), values.abs()
     centre = 1 - torch.exp(-0.5 / scale) * torch.cosh((distance / scale).clamp(max=30))
     tail = torch.log2((1 - torch.exp(-1 / scale)).clamp(min=1e-9)) - 1
     tail = tail - (distance - 0.5) / scale / math.log(2)
@@ -40,47 +45,88 @@ class GroupForecast(nn.Module):
 
     def __init__(self, inside: int, channels: int) -> None:
         super().__init__()
-        self.bias = Knots(channels)
-        self.inside = inside
-        if inside:
-            self.conv = nn.Conv2d(inside, HIDDEN, 3, padding=1, padding_mode="replicate")
-            self.hb = Knots(HIDDEN)
-            self.out = nn.Conv2d(HIDDEN, channels, 1, bias=False)
-            nn.init.normal_(self.out.weight, std=0.01)
+        self.bias, self.hb = Knots(channels), Knots(HIDDEN)
+        self.conv = nn.Conv2d(inside, HIDDEN, 3, padding=1, padding_mode="replicate")
+        self.out = nn.Conv2d(HIDDEN, channels, 1, bias=False)
+        nn.init.normal_(self.out.weight, std=0.01)
 
     def forward(self, context: Tensor, position: Tensor) -> Tensor:
-        bias = self.bias(position)[..., None, None]
-        if not self.inside:
-            return bias
         hidden = functional.relu(self.conv(context) + self.hb(position)[..., None, None])
-        return bias + self.out(hidden)
+        return self.bias(position)[..., None, None] + self.out(hidden)
+
+
+class InterpolatedForecast(nn.Module):
+    """Means and log2 scales of the first group: `models.interpolation` with gradients."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        counts = torch.arange(1, 5).view(4, 1)
+        self.gain = nn.Parameter((0.95 / counts).repeat(2, 1, channels))
+        self.bias, self.hb = Knots(3 * channels), Knots(3 * HIDDEN)
+        self.conv = nn.Conv1d(2 * channels, HIDDEN, 1)
+        self.out = nn.Conv1d(HIDDEN, channels, 1, bias=False)
+        nn.init.normal_(self.out.weight, std=0.01)
+
+    def forward(self, symbols: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and scales of rounded symbols, all (n, c, y, x)."""
+        known = symbols.flatten(2)
+        means, scales, logs = (torch.zeros_like(known) for _ in range(3))
+        bias, shift = (k(position).unflatten(1, (3, -1)).unsqueeze(3) for k in (self.bias, self.hb))
+        for level in levels(*symbols.shape[2:]):
+            total, spread = level.around(known)
+            mean = total * level.gains(self.gain)
+            mean = mean if self.training else torch.floor(mean + 0.5)
+            context = torch.cat([log_magnitudes(spread), logs[:, :, level.near].amax(2)], 1)
+            hidden = functional.relu(self.conv(context) + shift[:, level.kind])
+            scale = self.out(hidden) + bias[:, level.kind]
+            means, scales = (
+                target.index_copy(2, level.places, found.float())
+                for target, found in ((means, mean), (scales, scale))
+            )
+            difference = log_magnitudes(known[:, :, level.places] - mean.detach())
+            logs = logs.index_copy(2, level.places, difference)
+        return means.view_as(symbols), scales.view_as(symbols)
+
+
+class Forecasts(NamedTuple):
+    """What is expected of the symbols of a frame."""
+
+    mean: Tensor
+    """(n, c, y, x): of the first channels of the coarse map; the others have the mean zero."""
+
+    scales: Maps
+    """log2 of the scales around the means."""
 
 
 class Forecast(nn.Module):
-    """log2 scales of a coarse and a fine map, group by group, each seeing the groups before it."""
+    """Forecasts of a coarse and a fine map, group by group, each seeing the groups before it."""
 
     def __init__(self, coarse: Sequence[int], fine: Sequence[int], side: int) -> None:
         super().__init__()
         self.groups, self.side = (tuple(coarse), tuple(fine)), side
-        self.zc = nn.ModuleList(_groups(coarse, 0))
+        self.first = InterpolatedForecast(coarse[0])
+        self.zc = nn.ModuleList(_groups(coarse[1:], coarse[0]))
         self.zup = nn.Conv2d(sum(coarse), UPWARD * side**2, 1)
         self.yc = nn.ModuleList(_groups(fine, UPWARD))
 
     def parts(self) -> tuple[list[GroupForecast], list[GroupForecast]]:
-        """The forecasts of the groups of the coarse and of the fine map."""
+        """The forecasts of the groups of the coarse map but the first, and of the fine one."""
         coarse, fine = (
             [g for g in part if isinstance(g, GroupForecast)] for part in (self.zc, self.yc)
         )
         return coarse, fine
 
-    def forward(self, symbols: Maps, position: Tensor) -> Maps:
-        """Scales for rounded symbols; only their magnitudes are looked at."""
+    def forward(self, symbols: Maps, position: Tensor) -> Forecasts:
+        """Forecasts for rounded symbols, whose signs matter for the first channels only."""
+        count = self.groups[0][0]
+        mean, first = self.first(symbols[0][:, :count], position)
         coarse, fine = (log_magnitudes(m) for m in symbols)
+        differences = log_magnitudes(symbols[0][:, :count] - mean.detach())
+        coarse = torch.cat([differences, coarse[:, count:]], 1)
         upward = functional.relu(functional.pixel_shuffle(self.zup(coarse), self.side))
-        return (
-            _scales(self.parts()[0], self.groups[0], [], coarse, position),
-            _scales(self.parts()[1], self.groups[1], [upward], fine, position),
-        )
+        others = _scales(self.parts()[0], [coarse[:, :count]], coarse[:, count:], position)
+        scales = _scales(self.parts()[1], [upward], fine, position)
+        return Forecasts(mean, (torch.cat([first, others], 1), scales))
 
 
 def _groups(channels: Sequence[int], context: int) -> Iterator[GroupForecast]:
@@ -89,16 +135,10 @@ def _groups(channels: Sequence[int], context: int) -> Iterator[GroupForecast]:
 
 
 def _scales(
-    forecasts: Sequence[GroupForecast],
-    channels: Sequence[int],
-    context: list[Tensor],
-    logs: Tensor,
-    position: Tensor,
+    forecasts: Sequence[GroupForecast], context: list[Tensor], logs: Tensor, position: Tensor
 ) -> Tensor:
     parts, start = [], 0
-    for forecast, count in zip(forecasts, channels, strict=True):
-        known = torch.cat([*context, logs[:, :start]], 1)
-        scale = forecast(known, position)
-        parts.append(scale.expand(len(logs), count, *logs.shape[2:]))
-        start += count
+    for forecast in forecasts:
+        parts.append(forecast(torch.cat([*context, logs[:, :start]], 1), position))
+        start += parts[-1].shape[1]
     return torch.cat(parts, 1)

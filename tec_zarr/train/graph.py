@@ -82,7 +82,9 @@ class TrainGraph(Graph):
         hard = self.transform.quantised_at(tuple(v.detach() for v in values), step)
         through = tuple(v + (h - v.detach()) for v, h in zip(values, hard, strict=True))
         coded = tuple(v + torch.rand_like(v) - 0.5 for v in values) if self.training else hard
-        scales = self.forecast(hard, self.transform.position(step))
+        mean, scales = self.forecast(hard, self.transform.position(step))
+        first, others = coded[0].tensor_split([mean.shape[1]], 1)
+        coded = (torch.cat([first - mean, others], 1), coded[1])
         bits = torch.stack(
             [laplace_bits(c, s.float()).sum((1, 2, 3)) for c, s in zip(coded, scales, strict=True)]
         ).sum(0)

@@ -185,8 +185,9 @@ def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[Record]
         loss = (cost / share).mean() / config.crop
         state.optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(state.graph.parameters(), model.clip)
-        state.optimiser.step()
+        norm = nn.utils.clip_grad_norm_(state.graph.parameters(), model.clip)
+        if norm.isfinite():  # else one bad crop would spoil all weights
+            state.optimiser.step()
         state.step += 1
         _average(state)
         pixels = config.batch * config.crop**2

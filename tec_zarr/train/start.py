@@ -12,6 +12,7 @@ from tec_zarr.errors import ConfigError
 from tec_zarr.models import spectral
 from tec_zarr.models.activity import FINE, FIRST_OCTAVE, ROW_UNIT, WEIGHT_BITS
 from tec_zarr.models.factorized import Factorized
+from tec_zarr.models.interpolation import GAIN_BITS
 from tec_zarr.models.layers import gathered, product
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tec_zarr.models.priors import ActivityPrior
     from tec_zarr.models.transforms import PatchTransform
     from tec_zarr.train.data import Batches
-    from tec_zarr.train.forecast import GroupForecast
+    from tec_zarr.train.forecast import GroupForecast, InterpolatedForecast
     from tec_zarr.train.graph import TrainGraph
 
 
@@ -49,12 +50,22 @@ def start_from_covariances(graph: TrainGraph, batches: Batches, frames: int = 50
     power = torch.stack([r.square().mean((0, 3)).flatten() for r in rotated]).mean(0)
     transform.order.copy_(power.argsort(descending=True))
     lead = _lead_power(transform, rotated, [f.shape for f in samples])
-    transform.lead_order.copy_(lead.argsort(descending=True))
+    transform.lead_order.copy_(_leading_first(transform, lead))
     ordered = power[transform.order]
     for branch in (transform.br_a, transform.br_s):
         branch.spread.copy_(_deviations(ordered[: transform.reach]))
     coarse = lead[transform.lead_order]
     _set_scales(graph, _deviations(torch.cat([coarse, ordered[transform.lead :]])))
+
+
+def _leading_first(transform: PatchTransform, power: Tensor) -> Tensor:
+    """The order of the coarse channels: mean values of components, then by falling power.
+
+    Neighbouring places have like means; `models.interpolation` codes their differences.
+    """
+    flat = transform.order[: transform.lead] < transform.bands  # frequency 0
+    means = torch.cat([flat, flat.new_zeros(len(power) - len(flat))])
+    return torch.where(means, power + power.sum(), power).argsort(descending=True)
 
 
 def start_from_model(graph: TrainGraph, model: Model) -> None:
@@ -72,21 +83,27 @@ def start_from_model(graph: TrainGraph, model: Model) -> None:
     with torch.no_grad():
         forecast.zup.weight.copy_(prior.upward[:, :, None, None] / 2.0**WEIGHT_BITS)
         _set_bias(forecast.zup, (prior.upward_bias - 2.0 ** (WEIGHT_BITS - 1)) / FINE)
+        forecast.first.gain.copy_(prior.first.gain / 2.0**GAIN_BITS)
+        _take_activities(forecast.first, prior.first.activities, position)
         for groups, activities in zip(forecast.parts(), prior.activities, strict=True):
             for group, activity in zip(groups, activities, strict=True):
-                _take_activity(group, activity, position)
+                _take_activities(group, (activity,), position)
 
 
-def _take_activity(group: GroupForecast, activity: Activity, position: NDArray[np.float64]) -> None:
-    bias = activity.bias / FINE + FIRST_OCTAVE - 0.5 / ROW_UNIT
-    _take_knots(group.bias, bias, position)
-    if activity.weight is None or activity.hidden_bias is None or activity.out is None:
-        return
-    group.conv.weight.copy_(activity.weight / 2.0**WEIGHT_BITS)
-    _set_bias(group.conv, torch.zeros(len(activity.weight)))
-    group.out.weight.copy_(activity.out[:, :, None, None] / 2.0**WEIGHT_BITS)
-    hidden = (activity.hidden_bias - 2.0 ** (WEIGHT_BITS - 1)) / FINE
-    _take_knots(group.hb, hidden, position)
+def _take_activities(
+    group: GroupForecast | InterpolatedForecast,
+    activities: Sequence[Activity],
+    position: NDArray[np.float64],
+) -> None:
+    """Take the weights that all activities share, and the biases of each, side by side."""
+    biases = torch.cat([a.bias for a in activities], 1)
+    _take_knots(group.bias, biases / FINE + FIRST_OCTAVE - 0.5 / ROW_UNIT, position)
+    weight, out = activities[0].weight, activities[0].out
+    group.conv.weight.copy_(weight.view_as(group.conv.weight) / 2.0**WEIGHT_BITS)
+    _set_bias(group.conv, torch.zeros(len(weight)))
+    group.out.weight.copy_(out.view_as(group.out.weight) / 2.0**WEIGHT_BITS)
+    shifts = torch.cat([a.hidden_bias for a in activities], 1)
+    _take_knots(group.hb, (shifts - 2.0 ** (WEIGHT_BITS - 1)) / FINE, position)
 
 
 def _take_knots(knots: Knots, values: Tensor, position: NDArray[np.float64]) -> None:
@@ -100,7 +117,7 @@ def _take_knots(knots: Knots, values: Tensor, position: NDArray[np.float64]) -> 
     knots.table.copy_(torch.from_numpy(known[left] * (1 - part) + known[right] * part))
 
 
-def _set_bias(conv: nn.Conv2d, value: Tensor) -> None:
+def _set_bias(conv: nn.Conv1d | nn.Conv2d, value: Tensor) -> None:
     if conv.bias is not None:
         conv.bias.copy_(value)
 
@@ -124,14 +141,15 @@ def _deviations(power: Tensor) -> Tensor:
 
 def _set_scales(graph: TrainGraph, deviations: Tensor) -> None:
     """Static scales at every knot, in steps; half an octave less than deviations (Laplacian)."""
-    coarse, fine = graph.forecast.parts()
-    first = coarse[0].bias.table
+    forecast = graph.forecast
+    coarse, fine = forecast.parts()
     low, high = graph.transform.span.tolist()
-    knots = torch.from_numpy(np.linspace(low, high, first.shape[0])).float()
+    knots = torch.from_numpy(np.linspace(low, high, len(forecast.first.bias.table))).float()
     scales = (torch.log2(deviations)[None] - knots[:, None] - 0.5).clamp(-5, 11)
-    start = 0
-    for forecast in (*coarse, *fine):
-        table = forecast.bias.table
-        with torch.no_grad():
-            table.copy_(scales[:, start : start + table.shape[1]])
-        start += table.shape[1]
+    start = forecast.groups[0][0]
+    with torch.no_grad():
+        forecast.first.bias.table.copy_(scales[:, :start].repeat(1, 3))
+        for group in (*coarse, *fine):
+            end = start + group.bias.table.shape[1]
+            group.bias.table.copy_(scales[:, start:end])
+            start = end
