@@ -190,7 +190,7 @@ class Bench:
             for tile, own in zip(tiles[part], found, strict=True):
                 wrong += tile.integers.size if own is None else int((tile.integers != own).sum())
             known = expected[part]
-            if len(known) == len(values):
+            if 0 < len(known) == len(values):
                 furthest = max(furthest, float(np.abs(known - values).max(initial=0)))
         return {"wrong": wrong, "furthest": furthest}
 
