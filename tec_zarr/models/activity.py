@@ -84,9 +84,12 @@ def neighbourhood(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     hidden, channels = weight.shape[:2]
     height, width = logs.shape[2:]
-    if weight.shape[2] == 1:
-        total = (weight[:, :, 0, 0] @ logs.flatten(2)).unflatten(2, (height, width))
-        return shifted(total + bias.view(-1, 1, 1), WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
+    if channels < hidden or weight.shape[2] == 1:  # fewer columns than sums
+        around = logs.flatten(2)
+        if weight.shape[2] > 1:
+            around = functional.unfold(functional.pad(logs, (1, 1, 1, 1), mode="replicate"), 3)
+        total = (weight.flatten(1) @ around).unflatten(2, (height, width))
+        return shifted(total.add_(bias.view(-1, 1, 1)), WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
     taps = weight.permute(2, 3, 0, 1).reshape(9 * hidden, channels)
     products = (taps @ logs.flatten(2)).view(-1, 9, hidden, height, width)
     if loops.gather and logs.device.type == "cpu":

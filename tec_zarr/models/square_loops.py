@@ -73,30 +73,48 @@ def _average(band: Band, valid: Band, factor: int, top: int, left: int) -> None:
             band[y, x] = means[row_of[y], column_of[x]]
 
 
+def _apart(borders: Places, square: int, last: int) -> int:
+    """How far the centres of a square's neighbours are apart, doubled: then they are integers."""
+    before, after = max(square - 1, 0), min(square + 1, last)
+    return max(2, borders[after] + borders[after + 1] - borders[before] - borders[before + 1])
+
+
+def _offsets(borders: Places) -> Places:
+    """How far each pixel along an axis is from the centre of its square, doubled."""
+    offsets = np.empty(borders[-1], np.int64)
+    for square in range(len(borders) - 1):
+        for x in range(borders[square], borders[square + 1]):
+            offsets[x] = 2 * x + 1 - borders[square] - borders[square + 1]
+    return offsets
+
+
+apart_of, offsets_of = compiled(_apart) or _apart, compiled(_offsets) or _offsets
+
+
 def _smooth(band: Band, factor: int, top: int, left: int) -> None:
     """Replace the steps of a band (y, x) by slopes, along y and then along x."""
     rows, columns = borders(len(band), factor, top), borders(band.shape[1], factor, left)
     means = means_of(band, np.zeros((0, 0), np.bool_), rows, columns)
-    row_of, column_of = owners_of(rows), owners_of(columns)
-    line, slopes = np.empty((2, means.shape[1]), band.dtype)
+    row_of, column_of, down = owners_of(rows), owners_of(columns), offsets_of(rows)
+    right = offsets_of(columns).astype(band.dtype)
+    last, most = len(means) - 1, means.shape[1] - 1
+    # All of the band's own type, so that the loops over a line take several pixels at a time.
+    line, slopes, shares = np.empty((3, most + 1), band.dtype)
+    for column in range(most + 1):
+        shares[column] = 1 / apart_of(columns, column, most)
     for y in range(len(band)):
-        row, most = row_of[y], len(means) - 1
-        before, after = max(row - 1, 0), min(row + 1, most)
-        # Positions are doubled: then the centres of squares are integers.
-        apart = rows[after] + rows[after + 1] - rows[before] - rows[before + 1]
-        part = (2 * y + 1 - rows[row] - rows[row + 1]) / max(2, apart)
-        for column in range(means.shape[1]):
+        row = row_of[y]
+        part = band.dtype.type(down[y] / apart_of(rows, row, last))
+        before, after = max(row - 1, 0), min(row + 1, last)
+        for column in range(most + 1):
             rise = means[after, column] - means[before, column]
             line[column] = means[row, column] + part * rise
-        most = means.shape[1] - 1
-        for column in range(most + 1):
-            before, after = max(column - 1, 0), min(column + 1, most)
-            apart = columns[after] + columns[after + 1] - columns[before] - columns[before + 1]
-            slopes[column] = (line[after] - line[before]) / max(2, apart)
+        for column in range(1, most):
+            slopes[column] = (line[column + 1] - line[column - 1]) * shares[column]
+        slopes[0] = (line[min(1, most)] - line[0]) * shares[0]
+        slopes[most] = (line[most] - line[max(most - 1, 0)]) * shares[most]
         for x in range(band.shape[1]):
-            column = column_of[x]
-            place = 2 * x + 1 - columns[column] - columns[column + 1]
-            band[y, x] = line[column] + slopes[column] * place
+            band[y, x] = line[column_of[x]] + slopes[column_of[x]] * right[x]
 
 
 average, smooth = compiled(_average), compiled(_smooth)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,7 +21,6 @@ from tec_zarr.models import square_loops
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from tec_zarr.header import Replication
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 def smooth(frames: Tensor, blocks: Sequence[Sequence[Replication]]) -> None:
     """Smooth the replicated bands of tiles (tiles, frames, band, y, x), in place."""
+    if square_loops.smooth and frames.device.type == "cpu" and frames.is_contiguous():
+        pixels = frames.numpy()
+        for tile, block, bands in _alike(blocks):
+            for plane in (plane for band in bands for plane in pixels[tile, :, band]):
+                square_loops.smooth(plane, *block)
+        return
     for tile, block, bands in _alike(blocks):
         frames[tile, :, bands] = smoothed(frames[tile, :, bands], block)
 
@@ -38,6 +45,15 @@ def average(
 
     Pixels that are `nodata`, of the same shape, do not count.
     """
+    if square_loops.average and frames.device.type == "cpu":
+        pixels, none = frames.numpy(), np.ones((0, 0), np.bool_)
+        for tile, block, bands in _alike(blocks):
+            for place in product((tile,), range(frames.shape[1]), bands):
+                mask = none if nodata is None else ~nodata[place]
+                plane = np.ascontiguousarray(pixels[place])
+                square_loops.average(plane, mask, *block)
+                pixels[place] = plane
+        return
     valid = None if nodata is None else ~torch.from_numpy(nodata).to(frames.device)
     for tile, block, bands in _alike(blocks):
         seen = None if valid is None else valid[tile, :, bands]
