@@ -135,3 +135,12 @@ def test_training_sees_what_the_codec_sees() -> None:
     for level, sent in zip(levels(6, 7), line.sent, strict=True):
         found[:, :, level.places] = sent.squeeze(2).float()
     assert (found.view_as(means) == symbols - means).all()
+
+
+def test_levels_that_the_codec_has_made_serve_training() -> None:
+    with torch.inference_mode():
+        levels(31, 5)
+    own = InterpolatedForecast(CHANNELS)
+    means, scales = own(torch.ones((1, CHANNELS, 31, 5)), torch.tensor([0.5]))
+    (means.sum() + scales.sum()).backward()
+    assert own.gain.grad is not None

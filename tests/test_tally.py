@@ -8,7 +8,7 @@ import pytest
 
 from tec_zarr.bands import S2L2A
 from tec_zarr.evaluate.landcover import KINDS, kinds_of, ndvi_errors
-from tec_zarr.evaluate.metrics import Distortion, spectral_angle
+from tec_zarr.evaluate.metrics import Distortion, nodata_of, spectral_angle
 from tec_zarr.evaluate.ssim import ssim_map
 from tec_zarr.evaluate.tally import EDGE, INNER, INTERIOR, Series, Tally, places, tally
 from tests.cubes import pixels
@@ -104,6 +104,18 @@ def test_dark_pixels_that_decode_to_nodata_are_errors() -> None:
     assert found.mismatches == found.counts.sum() == 12 * 15 * 20
     assert math.isclose(found.squares.sum() / found.counts.sum(), 99**2)  # 0 is shown as 1
     assert found.windows.sum() == 12 * 5 * 10  # only those without nodata
+
+
+def test_zeros_in_single_bands_are_values() -> None:
+    series = Series.of(np.full((1, 12, 20, 20), 100, np.uint16), S2L2A)
+    series.data[:, 3:, :5] = 0
+    assert nodata_of(series.data[0]) is None
+    found = tally(series, np.full_like(series.data, 100), 1)
+    assert found.counts.sum() == series.data.size
+    assert found.squares.sum() == 100**2 * 9 * 5 * 20
+    assert found.mismatches == 0
+    series.data[:, :, 0, 0] = 0
+    assert nodata_of(series.data[0]) == 0
 
 
 def test_tallies_add_up_and_come_back_from_json() -> None:

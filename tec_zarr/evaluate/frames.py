@@ -60,7 +60,7 @@ def data_folder(folder: Path | None = None) -> Path:
 
 
 def load_series(folder: Path | None = None, wanted: Wanted | None = None) -> Sources:
-    """Series of frames in digital numbers, nodata 0, by the source that they come from.
+    """Series of frames in digital numbers by the source that they come from.
 
     Raises TecError if the folder has no index or none of the frames.
     """

@@ -78,7 +78,7 @@ def name() -> str:
 def x265(series: Pixels, quality: float) -> Coded:
     """Bytes of a series (time, band, y, x) and what they decode to; every band is a video.
 
-    `quality` is the quantiser: the lower, the better. Nodata, 0, is filled; its mask, units and
+    `quality` is the quantiser: the lower, the better. Nodata is filled; its mask, units and
     offsets are not counted, parameter sets that videos share only once.
     """
     images = np.stack([filled(frame) for frame in series]).astype(np.float64)

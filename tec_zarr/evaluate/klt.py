@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tec_zarr.evaluate.baselines import codecs
-from tec_zarr.evaluate.metrics import PEAK
+from tec_zarr.evaluate.metrics import PEAK, nodata_of
 from tec_zarr.mask import fill
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Klt:
         return to_uint16(centred + self.mean[:, None, None])
 
     def jpeg2000(self, frame: Pixels, psnr: float) -> tuple[int, NDArray[np.uint16]]:
-        """Bytes of a frame (band, y, x), nodata 0, and what they decode to.
+        """Bytes of a frame (band, y, x) and what they decode to.
 
         `psnr` is what the frame is coded at, in dB at peak 10000, or a little more.
         All components go into one code stream: OpenJPEG then spends bits where they lower the error
@@ -116,9 +116,10 @@ def fit_klt(frames: Iterable[Pixels]) -> Klt:
 
 
 def filled(frame: Pixels) -> Pixels:
-    """A frame (band, y, x) whose nodata, 0, are something smooth that costs few bits."""
-    absent = frame[None] == 0
-    return fill(frame[None].astype(np.float32), absent)[0] if absent.any() else frame
+    """A frame (band, y, x) in whose nodata there is something smooth that costs few bits."""
+    if nodata_of(frame) is None:
+        return frame
+    return fill(frame[None].astype(np.float32), frame[None] == 0)[0]
 
 
 def to_uint16(values: Floats) -> NDArray[np.uint16]:

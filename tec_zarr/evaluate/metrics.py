@@ -81,6 +81,14 @@ def is_nodata(values: Pixels, nodata: float | None) -> NDArray[np.bool_]:
     return np.isnan(values) if math.isnan(nodata) else values == nodata
 
 
+def nodata_of(frame: Pixels) -> int | None:
+    """0 if pixels of a frame (band, y, x) have no data, which are 0 in all bands; else None.
+
+    A 0 in single bands is a value: that of dark water, B09 above all.
+    """
+    return 0 if bool((frame == 0).all(axis=0).any()) else None
+
+
 def spectral_angle(original: Pixels, decoded: Pixels, nodata: float | None = None) -> float:
     """Mean angle in degrees between the spectra of two images (..., band, y, x).
 

@@ -18,8 +18,8 @@ import numpy as np
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.evaluate.curves import Curve
-from tec_zarr.evaluate.frames import NODATA
 from tec_zarr.evaluate.machine import machine, versions
+from tec_zarr.evaluate.metrics import nodata_of
 from tec_zarr.evaluate.tally import VERSION, Series, Tally, tally
 
 if TYPE_CHECKING:
@@ -42,9 +42,8 @@ def tec(model: str, **options: Any) -> FrameCodec:  # noqa: ANN401 - passed on
     """A codec of frames (band, y, x): one frame is one chunk."""
 
     def codec(frame: Pixels, quality: float) -> Coded:
-        chunk = encode_chunk(
-            frame, TecConfig(model=model, quality=quality, nodata=NODATA, **options)
-        )
+        own = TecConfig(model=model, quality=quality, nodata=nodata_of(frame), **options)
+        chunk = encode_chunk(frame, own)
         return len(chunk), decode_chunk(chunk)
 
     return codec
@@ -93,7 +92,7 @@ def remembered(measure: Meter, name: str, folder: Path) -> Meter:
 
 def _key(series: Series, name: str) -> str:
     data = series.data
-    front = f"{VERSION} {name} {data.shape} {data.dtype.str} {series.bands} {series.nodata}"
+    front = f"{VERSION} {name} {data.shape} {data.dtype.str} {series.bands}"
     digest = hashlib.sha256(front.encode())
     digest.update(data.tobytes())
     digest.update(series.kinds.tobytes())

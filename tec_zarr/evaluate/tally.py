@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tec_zarr.evaluate.landcover import KINDS, kinds_of, ndvi_errors
-from tec_zarr.evaluate.metrics import is_nodata, spectral_angles
+from tec_zarr.evaluate.metrics import is_nodata, nodata_of, spectral_angles
 from tec_zarr.evaluate.ssim import SIDE, blur, ssim_map
 from tec_zarr.mask import keep_valid
 from tec_zarr.tiling import plan
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Pixels = NDArray[Any]
     Floats = NDArray[np.float64]
 
-VERSION = 1
+VERSION = 2
 """Counts changes of what a tally holds: stored ones of another version are not used."""
 
 TILE = 256
@@ -45,8 +45,6 @@ class Series(NamedTuple):
 
     kinds: NDArray[np.uint8]
     """(time, y, x), places in `KINDS`."""
-
-    nodata: float | None = 0
 
     @classmethod
     def of(cls, data: Pixels, bands: Sequence[str]) -> Self:
@@ -104,8 +102,9 @@ class Tally:
 def tally(series: Series, decoded: Pixels, size: int) -> Tally:
     """Compare a series with what `size` bytes decode to, an array of the shape of its data.
 
-    Codecs that know no nodata get the mask for nothing: no value of theirs is nodata elsewhere, so
-    that no error of a dark pixel is overlooked, and their errors under the mask do not count.
+    Where a frame has nodata (`metrics.nodata_of`), codecs that know none get the mask for nothing:
+    no value of theirs is nodata elsewhere, so that no error of a dark pixel is overlooked, and
+    their errors under the mask do not count. Other frames are values throughout, for all codecs.
     """
     total = _tally(series, 0, decoded[0], size)
     for frame in range(1, len(decoded)):
@@ -126,10 +125,12 @@ def places(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def _tally(series: Series, frame: int, decoded: Pixels, size: int) -> Tally:
-    original, nodata = series.data[frame], series.nodata
+    original = series.data[frame]
+    nodata = nodata_of(original)
     missing, lost = is_nodata(original, nodata), is_nodata(decoded, nodata)
     kept, decoded = ~missing, decoded.copy()
-    keep_valid(decoded, missing, nodata)
+    if nodata is not None:
+        keep_valid(decoded, missing, nodata)
     error = decoded.astype(np.float64) - original
     squared = np.square(error)
     height, width = original.shape[1:]

@@ -91,7 +91,8 @@ def _level(kind: int, size: tuple[int, int], chosen: NDArray[np.bool_], step: in
     present = ((there >= 0) & (there < size)).all(2)
     near = np.where(present, there[..., 0] * size[1] + there[..., 1], 0)
     near = np.where(present, near, np.take_along_axis(near, present.argmax(0)[None], 0))
-    return Level(kind, *map(torch.from_numpy, (chosen.ravel().nonzero()[0], near, present)))
+    with torch.inference_mode(mode=False):  # the same levels may serve training later
+        return Level(kind, *map(torch.from_numpy, (chosen.ravel().nonzero()[0], near, present)))
 
 
 @dataclass(frozen=True, eq=False)
