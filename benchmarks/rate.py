@@ -3,8 +3,9 @@
 Protocol: 12-band L2A validation frames of at least 120 x 120; a chunk is a frame; bytes are those
 of the chunks (of baselines: of bare code streams), pooled over the frames of a source at one
 quality; errors pooled likewise over valid values, peak 10000. Pixels that are 0 in all bands have
-no data, which baselines get to know for nothing; any other 0 is a value for all codecs. A point counts only where both reach it; the last row is the median over
-sources. What baselines gave is kept in a folder, so that another run costs the model only.
+no data, which baselines get to know for nothing; any other 0 is a value for all codecs. A point
+counts only where both reach it; the last row is the median over sources. What baselines gave is
+kept in a folder, so that another run costs the model only.
 """
 
 from __future__ import annotations

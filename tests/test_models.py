@@ -88,6 +88,25 @@ def test_integers_that_are_too_large_are_refused() -> None:
     assert Activity(torch.full((3, 8), 2.0**30), *zeros).largest() == 2**30
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda gain: gain * 100, "larger than 32767"),
+        (lambda gain: gain.astype(np.float32), "not integers"),
+        (lambda gain: gain[:, :2], "not integers"),
+    ],
+)
+def test_gains_of_means_that_do_not_fit_are_refused(change: Any, complaint: str) -> None:
+    genuine = patch_artifact()
+    wrong = {"prior.0.0.gain": change(genuine.tensors["prior.0.0.gain"])}
+    with pytest.raises(ModelMismatchError, match=complaint):
+        registry.build(replace(genuine, tensors={**genuine.tensors, **wrong}))
+    extents = genuine.tensors["prior.extents"].copy()
+    extents[0, 0] = 7  # the first group has 8 channels, which are coded together
+    with pytest.raises(ModelMismatchError, match="extents"):
+        registry.build(replace(genuine, tensors={**genuine.tensors, "prior.extents": extents}))
+
+
 def test_reduced_precision_of_the_process_changes_nothing(model: Factorized) -> None:
     """A process may allow bfloat16 or TF32 in float32 products; rows must not follow."""
     given_maps = model.analyse(frames(2), 1)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Shape = tuple[int, ...]
 
 
+GAIN, MOST_GAIN = "prior.0.0.gain", 32767
+"""Products of larger gains and of sums of symbols need not fit 64 bits."""
+
+
 def check_prior(integers: Integers, groups: Sequence[Sequence[int]], codes: int, side: int) -> None:
     """Raise ModelMismatchError for integers that do not fit.
 
@@ -25,14 +29,16 @@ def check_prior(integers: Integers, groups: Sequence[Sequence[int]], codes: int,
     number of qualities, `side` the pixels of the fine map along one of the coarse.
     """
     sizes = [sum(channels) for channels in groups]
-    if len(sizes) != 2:
-        raise ModelMismatchError(f"a prior has the groups of two maps, not of {len(sizes)}")
+    if len(sizes) != 2 or not min(sizes):
+        raise ModelMismatchError(f"a prior has the groups of two maps, not {groups}")
     for name, shape in _shapes(integers, groups, codes, side):
         found = _of(integers, name)
         if found.dtype.kind not in "iu" or found.shape != shape:
             raise ModelMismatchError(
                 f"the artifact's {name} is {found.dtype} {found.shape}, not integers {shape}"
             )
+    if np.abs(_of(integers, GAIN).astype(np.float64)).max(initial=0) > MOST_GAIN:
+        raise ModelMismatchError(f"the artifact's {GAIN} is larger than {MOST_GAIN}")
     extents = _of(integers, "prior.extents")
     if (extents < [groups[0][0], 0]).any() or (extents > sizes).any():
         raise ModelMismatchError("the artifact's prior.extents do not fit the channels there are")
@@ -70,7 +76,7 @@ def _network(
     hidden = len(np.atleast_1d(_of(integers, f"{prefix}weight")))
     kinds: Shape = () if inside else (3,)
     if not inside:
-        yield f"{prefix}gain", (2, 4, count)
+        yield GAIN, (2, 4, count)
     yield f"{prefix}weight", (hidden, inside, 3, 3) if inside else (hidden, 2 * count)
     yield f"{prefix}bias", (*kinds, codes, count)
     yield f"{prefix}hidden_bias", (*kinds, codes, hidden)
