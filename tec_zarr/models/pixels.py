@@ -69,8 +69,7 @@ class Units:
         model, device = self.model, self.model.mean.device
         gain, shift = self._affine()
         stored = torch.from_numpy(values).to(device)
-        start = (-shift / gain).view(-1, 1, 1)
-        torch.addcmul(start, stored, (1 / gain).view(-1, 1, 1), out=stored)
+        stored.sub_(shift.view(-1, 1, 1)).div_(gain.view(-1, 1, 1))
         squares.smooth(stored, blocks)
         here = np.zeros((*values.shape[:2], len(model.bands)), np.bool_)
         here[:, :, list(self.places)] = ~absent
