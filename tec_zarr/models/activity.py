@@ -13,7 +13,7 @@ every machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from tec_zarr.models import loops
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 LOG_UNIT = 8
 """Steps an octave of the logarithms of magnitudes, and of the hidden units."""
@@ -48,6 +50,9 @@ LOG_LIMIT = 255
 
 HIDDEN_LIMIT = 1023
 """Hidden units are cut to this."""
+
+MOST_SPREAD = 0.4
+"""Share of magnitudes other than zero up to which single ones take less time than a product."""
 
 EXACT = {torch.float32: 2.0**24, torch.float64: 2.0**53}
 """Integers below it are exact in a type, and so are their sums."""
@@ -79,23 +84,36 @@ def shifted(total: Tensor, bits: int) -> Tensor:
 def neighbourhood(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Hidden units: a convolution with replicated borders, in units of LOG_UNIT, cut.
 
-    `logs` is (n, c, y, x), `weight` (hidden, c, 3, 3) or (hidden, c, 1, 1), `bias` (hidden,). One
-    product, then shifted sums: a library convolution may choose an algorithm that is not exact.
+    `logs` is (n, c, y, x), `weight` (hidden, c, 3, 3) or (hidden, c, 1, 1), `bias` (hidden,). A
+    library convolution may choose an algorithm that is not exact. Few channels take one product;
+    where few magnitudes are not zero, only these are looked at; else it is a product for all nine
+    places around, then shifted sums.
     """
     hidden, channels = weight.shape[:2]
+    if channels < hidden or weight.shape[2] == 1:
+        return _of_one_product(logs, weight, bias)
+    few = _of_few(logs, weight, bias)
+    return _of_nine(logs, weight, bias) if few is None else few
+
+
+def _of_one_product(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What `neighbourhood` returns: as many columns as there are places around, and channels."""
+    around = logs.flatten(2)
+    if weight.shape[2] > 1:
+        around = functional.unfold(functional.pad(logs, (1, 1, 1, 1), mode="replicate"), 3)
+    total = (weight.flatten(1) @ around).unflatten(2, logs.shape[2:])
+    return shifted(total.add_(bias.view(-1, 1, 1)), WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
+
+
+def _of_nine(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What `neighbourhood` returns: a product for each of nine places around, and shifted sums."""
+    hidden, channels = weight.shape[:2]
     height, width = logs.shape[2:]
-    if channels < hidden or weight.shape[2] == 1:  # fewer columns than sums
-        around = logs.flatten(2)
-        if weight.shape[2] > 1:
-            around = functional.unfold(functional.pad(logs, (1, 1, 1, 1), mode="replicate"), 3)
-        total = (weight.flatten(1) @ around).unflatten(2, (height, width))
-        return shifted(total.add_(bias.view(-1, 1, 1)), WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
     taps = weight.permute(2, 3, 0, 1).reshape(9 * hidden, channels)
     products = (taps @ logs.flatten(2)).view(-1, 9, hidden, height, width)
     if loops.gather and logs.device.type == "cpu":
         found = torch.empty_like(products[:, 0])
-        limits = np.array([2.0**-WEIGHT_BITS, HIDDEN_LIMIT], found.numpy().dtype)
-        loops.gather(products.numpy(), bias.numpy(), limits, found.numpy())
+        loops.gather(products.numpy(), bias.numpy(), _limits(found), found.numpy())
         return found
     padded = functional.pad(products.flatten(1, 2), (1, 1, 1, 1), mode="replicate")
     padded = padded.view(-1, 9, hidden, height + 2, width + 2)
@@ -104,6 +122,36 @@ def neighbourhood(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         y, x = divmod(tap, 3)
         total += padded[:, tap, :, y : y + height, x : x + width]
     return shifted(total, WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
+
+
+def _of_few(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
+    """What `neighbourhood` returns, channels-last, from the magnitudes that are not zero.
+
+    None if they are too many, or if there is no compiled loop for them.
+    """
+    if not (loops.spread and loops.settle) or logs.device.type != "cpu":
+        return None
+    if _filled(logs.numpy()) >= MOST_SPREAD:
+        return None
+    hidden, channels = weight.shape[:2]
+    count, _, height, width = logs.shape
+    taps = weight.flip(3).permute(1, 2, 3, 0).reshape(channels, 3, 3 * hidden)
+    sums = logs.new_zeros(count, height, (width + 4) * hidden)
+    loops.spread(logs.numpy(), taps.numpy(), sums.numpy())
+    found = logs.new_empty(count, height, width, hidden)
+    loops.settle(sums.numpy(), bias.numpy(), _limits(found), found.numpy())
+    return found.permute(0, 3, 1, 2)
+
+
+def _filled(logs: NDArray[Any]) -> float:
+    """About what share of magnitudes is not zero: every eighth line tells."""
+    lines = logs[:, :, ::8]
+    return np.count_nonzero(lines) / max(1, lines.size)
+
+
+def _limits(units: Tensor) -> NDArray[Any]:
+    """A hidden unit, and the largest number of them, in the type of `units`."""
+    return np.array([2.0**-WEIGHT_BITS, HIDDEN_LIMIT], units.numpy().dtype)
 
 
 @dataclass(frozen=True, eq=False)

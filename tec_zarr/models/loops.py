@@ -43,6 +43,44 @@ def _gather(products: Numbers, bias: Numbers, limits: Numbers, found: Numbers) -
                     sums[x] = min(max(np.floor(sums[x] * limits[0]), 0), limits[1])
 
 
+def _spread(logs: Numbers, taps: Numbers, sums: Numbers) -> None:
+    """Add to `sums` what each of the log magnitudes (n, c, y, x) that is not zero gives.
+
+    `taps` are (c, 3, 3 * hidden), each line from right to left; sums are (n, y, (x + 4) * hidden),
+    two places more on either side. Places beyond the border have the value next to them.
+    """
+    count, channels, height, width = logs.shape
+    size = taps.shape[2]
+    places, values = np.empty(width + 2, np.int64), np.empty(width + 2, logs.dtype)
+    for i in range(count):
+        for c in range(channels):
+            for y in range(-1, height + 1):
+                line = logs[i, c, min(max(y, 0), height - 1)]
+                found = 0
+                for x in range(width + 2):
+                    places[found] = x * (size // 3)
+                    values[found] = line[min(max(x - 1, 0), width - 1)]
+                    found += values[found] != 0
+                for tap in range(max(0, y + 2 - height), min(3, y + 2)):
+                    row, factors = sums[i, y + 1 - tap], taps[c, tap]
+                    for k in range(found):
+                        near = row[places[k] : places[k] + size]
+                        for unit in range(len(factors)):
+                            near[unit] += values[k] * factors[unit]
+
+
+def _settle(sums: Numbers, bias: Numbers, limits: Numbers, found: Numbers) -> None:
+    """Hidden units (n, y, x, hidden) from what `_spread` made; else as `_gather`."""
+    count, height, width, hidden = found.shape
+    for i in range(count):
+        for y in range(height):
+            inner = sums[i, y, 2 * hidden :]
+            for x in range(width):
+                near, units = inner[x * hidden : (x + 1) * hidden], found[i, y, x]
+                for k in range(hidden):
+                    units[k] = min(max(np.floor((near[k] + bias[k]) * limits[0]), 0), limits[1])
+
+
 def _to_rows(mixed: Numbers, bias: Numbers, unit: float, last: int, rows: Numbers) -> None:
     """Rows (n, c, places) from sums of the same shape and `bias` (c,); see `Activity.rows`."""
     count, channels, places = mixed.shape
@@ -92,4 +130,5 @@ def _lose(given: Numbers, seen: Numbers, peaks: Numbers, energies: Numbers) -> N
 
 
 quantise, lose = compiled(_quantise), compiled(_lose)
-gather, to_rows, look_up = compiled(_gather), compiled(_to_rows), compiled(_look_up)
+gather, spread, settle = compiled(_gather), compiled(_spread), compiled(_settle)
+to_rows, look_up = compiled(_to_rows), compiled(_look_up)
