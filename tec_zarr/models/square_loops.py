@@ -49,15 +49,36 @@ def _means(band: Band, valid: Band, rows: Places, columns: Places) -> Band:
     return means
 
 
-def _owners(borders: Places) -> Places:
-    """The square of each pixel along an axis."""
-    owners = np.empty(borders[-1], np.int64)
-    for square in range(len(borders) - 1):
-        owners[borders[square] : borders[square + 1]] = square
-    return owners
+def _distances(borders: Places) -> NDArray[np.float64]:
+    """Twice the distance between the centres of the neighbours of each square, at least 2."""
+    count = len(borders) - 1
+    found = np.empty(count)
+    for square in range(count):
+        before, after = max(square - 1, 0), min(square + 1, count - 1)
+        apart = borders[after] + borders[after + 1] - borders[before] - borders[before + 1]
+        found[square] = max(2, apart)
+    return found
 
 
-means_of, owners_of = compiled(_means) or _means, compiled(_owners) or _owners
+def _expand(line: Band, slopes: Band, columns: Places, factor: int, target: Band) -> None:
+    """Spread the values (column,) of squares over the pixels (x,) of a line, sloped.
+
+    `slopes` (column,) are halves of what it rises from one pixel to the next.
+    """
+    most = len(line) - 1
+    for column in (0, most):  # these may be narrower than the others
+        centre = columns[column] + columns[column + 1]
+        for x in range(columns[column], columns[column + 1]):
+            target[x] = line[column] + slopes[column] * (2 * x + 1 - centre)
+    for k in range(factor):
+        pixels = target[columns[1] + k : columns[most] : factor]
+        for column in range(len(pixels)):
+            rise = slopes[column + 1] * (2 * k + 1 - factor)
+            pixels[column] = line[column + 1] + rise
+
+
+means_of, distances = compiled(_means) or _means, compiled(_distances) or _distances
+expand = compiled(_expand) or _expand
 
 
 def _average(band: Band, valid: Band, factor: int, top: int, left: int) -> None:
@@ -67,54 +88,33 @@ def _average(band: Band, valid: Band, factor: int, top: int, left: int) -> None:
     """
     rows, columns = borders(len(band), factor, top), borders(band.shape[1], factor, left)
     means = means_of(band, valid, rows, columns)
-    row_of, column_of = owners_of(rows), owners_of(columns)
-    for y in range(len(band)):
-        for x in range(band.shape[1]):
-            band[y, x] = means[row_of[y], column_of[x]]
-
-
-def _apart(borders: Places, square: int, last: int) -> int:
-    """How far the centres of a square's neighbours are apart, doubled: then they are integers."""
-    before, after = max(square - 1, 0), min(square + 1, last)
-    return max(2, borders[after] + borders[after + 1] - borders[before] - borders[before + 1])
-
-
-def _offsets(borders: Places) -> Places:
-    """How far each pixel along an axis is from the centre of its square, doubled."""
-    offsets = np.empty(borders[-1], np.int64)
-    for square in range(len(borders) - 1):
-        for x in range(borders[square], borders[square + 1]):
-            offsets[x] = 2 * x + 1 - borders[square] - borders[square + 1]
-    return offsets
-
-
-apart_of, offsets_of = compiled(_apart) or _apart, compiled(_offsets) or _offsets
+    flat = np.zeros(means.shape[1], band.dtype)
+    for row in range(len(means)):
+        first = rows[row]
+        expand(means[row], flat, columns, factor, band[first])
+        for y in range(first + 1, rows[row + 1]):
+            band[y] = band[first]
 
 
 def _smooth(band: Band, factor: int, top: int, left: int) -> None:
     """Replace the steps of a band (y, x) by slopes, along y and then along x."""
     rows, columns = borders(len(band), factor, top), borders(band.shape[1], factor, left)
     means = means_of(band, np.zeros((0, 0), np.bool_), rows, columns)
-    row_of, column_of, down = owners_of(rows), owners_of(columns), offsets_of(rows)
-    right = offsets_of(columns).astype(band.dtype)
+    heights, widths = distances(rows), distances(columns)
+    line, slopes = np.zeros((2, means.shape[1]), band.dtype)
     last, most = len(means) - 1, means.shape[1] - 1
-    # All of the band's own type, so that the loops over a line take several pixels at a time.
-    line, slopes, shares = np.empty((3, most + 1), band.dtype)
-    for column in range(most + 1):
-        shares[column] = 1 / apart_of(columns, column, most)
-    for y in range(len(band)):
-        row = row_of[y]
-        part = band.dtype.type(down[y] / apart_of(rows, row, last))
-        before, after = max(row - 1, 0), min(row + 1, last)
-        for column in range(most + 1):
-            rise = means[after, column] - means[before, column]
-            line[column] = means[row, column] + part * rise
-        for column in range(1, most):
-            slopes[column] = (line[column + 1] - line[column - 1]) * shares[column]
-        slopes[0] = (line[min(1, most)] - line[0]) * shares[0]
-        slopes[most] = (line[most] - line[max(most - 1, 0)]) * shares[most]
-        for x in range(band.shape[1]):
-            band[y, x] = line[column_of[x]] + slopes[column_of[x]] * right[x]
+    for row in range(last + 1):
+        here, before, after = means[row], means[max(row - 1, 0)], means[min(row + 1, last)]
+        for y in range(rows[row], rows[row + 1]):
+            # Positions are doubled: then the centres of squares are integers.
+            part = (2 * y + 1 - rows[row] - rows[row + 1]) / heights[row]
+            for column in range(most + 1):
+                line[column] = here[column] + part * (after[column] - before[column])
+            for column in range(1, most):
+                slopes[column] = (line[column + 1] - line[column - 1]) / widths[column]
+            slopes[0] = (line[min(1, most)] - line[0]) / widths[0]
+            slopes[most] = (line[most] - line[max(most - 1, 0)]) / widths[most]
+            expand(line, slopes, columns, factor, band[y])
 
 
 average, smooth = compiled(_average), compiled(_smooth)

@@ -6,7 +6,6 @@ average what it returns over the squares can only lower the error.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,11 @@ def smooth(frames: Tensor, blocks: Sequence[Sequence[Replication]]) -> None:
                 square_loops.smooth(plane, *block)
         return
     for tile, block, bands in _alike(blocks):
-        frames[tile, :, bands] = smoothed(frames[tile, :, bands], block)
+        if square_loops.smooth and frames.device.type == "cpu":
+            for band in bands:
+                _smooth_planes(frames[tile, :, band], block)
+        else:
+            frames[tile, :, bands] = smoothed(frames[tile, :, bands], block)
 
 
 def average(
@@ -56,8 +59,13 @@ def average(
         return
     valid = None if nodata is None else ~torch.from_numpy(nodata).to(frames.device)
     for tile, block, bands in _alike(blocks):
-        seen = None if valid is None else valid[tile, :, bands]
-        frames[tile, :, bands] = averaged(frames[tile, :, bands], block, seen)
+        if square_loops.average and frames.device.type == "cpu":
+            for band in bands:
+                seen = None if valid is None else valid[tile, :, band]
+                _average_planes(frames[tile, :, band], block, seen)
+        else:
+            seen = None if valid is None else valid[tile, :, bands]
+            frames[tile, :, bands] = averaged(frames[tile, :, bands], block, seen)
 
 
 def _alike(
@@ -81,8 +89,7 @@ def smoothed(band: Tensor, block: Replication) -> Tensor:
     factor, y, x = block
     if square_loops.smooth and band.device.type == "cpu":
         found = band.clone(memory_format=torch.contiguous_format)
-        for one in _planes(found):
-            square_loops.smooth(one, factor, y, x)
+        _smooth_planes(found, block)
         return found
     coarse = _sums(_sums(band, factor, y, -2), factor, x, -1)
     ones = torch.ones(band.shape[-2:], dtype=band.dtype, device=band.device)
@@ -96,10 +103,7 @@ def averaged(band: Tensor, block: Replication, valid: Tensor | None) -> Tensor:
     factor, y, x = block
     if square_loops.average and band.device.type == "cpu":
         found = band.clone(memory_format=torch.contiguous_format)
-        none = torch.ones((), dtype=torch.bool).expand(*band.shape[:-2], 0, 0)
-        masks = _planes(none if valid is None else valid)
-        for one, mask in zip(_planes(found), masks, strict=True):
-            square_loops.average(one, mask, factor, y, x)
+        _average_planes(found, block, valid)
         return found
     weights = torch.ones(band.shape[-2:]).to(band) if valid is None else valid.to(band)
     kept = band if valid is None else band * weights
@@ -110,9 +114,29 @@ def averaged(band: Tensor, block: Replication, valid: Tensor | None) -> Tensor:
     return _repeated(rows, factor, x, band.shape[-1], -1)
 
 
-def _planes(band: Tensor) -> NDArray[Any]:
-    """(n, y, x) of (..., y, x)."""
-    return band.numpy().reshape(math.prod(band.shape[:-2]), *band.shape[-2:])
+def _smooth_planes(band: Tensor, block: Replication) -> None:
+    """Smooth a band (..., y, x) in place, by a compiled loop."""
+    for plane in _planes(band):
+        square_loops.smooth(plane, *block)
+
+
+def _average_planes(band: Tensor, block: Replication, valid: Tensor | None) -> None:
+    """Average a band (..., y, x) in place, by a compiled loop."""
+    if valid is None:
+        valid = torch.ones((), dtype=torch.bool).expand(*band.shape[:-2], 0, 0)
+    for plane, mask in zip(_planes(band), _planes(valid), strict=True):
+        square_loops.average(plane, mask, *block)
+
+
+def _planes(band: Tensor) -> Iterator[NDArray[Any]]:
+    """The planes (y, x) of (..., y, x), contiguous; what becomes of them is put back."""
+    planes = band.numpy()
+    for place in np.ndindex(planes.shape[:-2]):
+        plane = planes[place]
+        whole = np.ascontiguousarray(plane)
+        yield whole
+        if whole is not plane:
+            plane[...] = whole
 
 
 def _sums(values: Tensor, factor: int, phase: int, dim: int) -> Tensor:
