@@ -7,7 +7,6 @@ average what it returns over the squares can only lower the error.
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,25 +17,21 @@ from torch.nn import functional
 from tec_zarr.models import square_loops
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from tec_zarr.header import Replication
 
+    Loop = Callable[..., None]
+
 
 def smooth(frames: Tensor, blocks: Sequence[Sequence[Replication]]) -> None:
     """Smooth the replicated bands of tiles (tiles, frames, band, y, x), in place."""
-    if square_loops.smooth and frames.device.type == "cpu" and frames.is_contiguous():
-        pixels = frames.numpy()
-        for tile, block, bands in _alike(blocks):
-            for plane in (plane for band in bands for plane in pixels[tile, :, band]):
-                square_loops.smooth(plane, *block)
-        return
     for tile, block, bands in _alike(blocks):
         if square_loops.smooth and frames.device.type == "cpu":
             for band in bands:
-                _smooth_planes(frames[tile, :, band], block)
+                _smooth_planes(square_loops.smooth, frames[tile, :, band], block)
         else:
             frames[tile, :, bands] = smoothed(frames[tile, :, bands], block)
 
@@ -48,21 +43,12 @@ def average(
 
     Pixels that are `nodata`, of the same shape, do not count.
     """
-    if square_loops.average and frames.device.type == "cpu":
-        pixels, none = frames.numpy(), np.ones((0, 0), np.bool_)
-        for tile, block, bands in _alike(blocks):
-            for place in product((tile,), range(frames.shape[1]), bands):
-                mask = none if nodata is None else ~nodata[place]
-                plane = np.ascontiguousarray(pixels[place])
-                square_loops.average(plane, mask, *block)
-                pixels[place] = plane
-        return
     valid = None if nodata is None else ~torch.from_numpy(nodata).to(frames.device)
     for tile, block, bands in _alike(blocks):
         if square_loops.average and frames.device.type == "cpu":
             for band in bands:
                 seen = None if valid is None else valid[tile, :, band]
-                _average_planes(frames[tile, :, band], block, seen)
+                _average_planes(square_loops.average, frames[tile, :, band], block, seen)
         else:
             seen = None if valid is None else valid[tile, :, bands]
             frames[tile, :, bands] = averaged(frames[tile, :, bands], block, seen)
@@ -89,7 +75,7 @@ def smoothed(band: Tensor, block: Replication) -> Tensor:
     factor, y, x = block
     if square_loops.smooth and band.device.type == "cpu":
         found = band.clone(memory_format=torch.contiguous_format)
-        _smooth_planes(found, block)
+        _smooth_planes(square_loops.smooth, found, block)
         return found
     coarse = _sums(_sums(band, factor, y, -2), factor, x, -1)
     ones = torch.ones(band.shape[-2:], dtype=band.dtype, device=band.device)
@@ -103,7 +89,7 @@ def averaged(band: Tensor, block: Replication, valid: Tensor | None) -> Tensor:
     factor, y, x = block
     if square_loops.average and band.device.type == "cpu":
         found = band.clone(memory_format=torch.contiguous_format)
-        _average_planes(found, block, valid)
+        _average_planes(square_loops.average, found, block, valid)
         return found
     weights = torch.ones(band.shape[-2:]).to(band) if valid is None else valid.to(band)
     kept = band if valid is None else band * weights
@@ -114,18 +100,21 @@ def averaged(band: Tensor, block: Replication, valid: Tensor | None) -> Tensor:
     return _repeated(rows, factor, x, band.shape[-1], -1)
 
 
-def _smooth_planes(band: Tensor, block: Replication) -> None:
+def _smooth_planes(loop: Loop, band: Tensor, block: Replication) -> None:
     """Smooth a band (..., y, x) in place, by a compiled loop."""
     for plane in _planes(band):
-        square_loops.smooth(plane, *block)
+        loop(plane, *block)
 
 
-def _average_planes(band: Tensor, block: Replication, valid: Tensor | None) -> None:
+def _average_planes(loop: Loop, band: Tensor, block: Replication, valid: Tensor | None) -> None:
     """Average a band (..., y, x) in place, by a compiled loop."""
     if valid is None:
         valid = torch.ones((), dtype=torch.bool).expand(*band.shape[:-2], 0, 0)
     for plane, mask in zip(_planes(band), _planes(valid), strict=True):
-        square_loops.average(plane, mask, *block)
+        whole = np.ascontiguousarray(plane)  # a loop is compiled for each layout of memory
+        loop(whole, mask, *block)
+        if whole is not plane:
+            plane[...] = whole
 
 
 def _planes(band: Tensor) -> Iterator[NDArray[Any]]:
