@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int32]
 
 NAMES = {
-    entropy_loops: ("write", "read", "find", "sort", "pad", "unpad"),
-    loops: ("gather", "to_rows", "look_up", "quantise", "lose"),
+    entropy_loops: ("write", "read", "find", "choose", "part", "place", "pad", "unpad"),
+    loops: ("gather", "spread", "to_rows", "look_up", "quantise", "lose"),
     square_loops: ("average", "smooth"),
     givens: ("find", "turn"),
 }

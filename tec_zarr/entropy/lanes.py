@@ -79,6 +79,10 @@ class Lanes:
         pairs = zip(counts, self.numbers, strict=True)
         return np.concatenate([*((c + np.arange(n)[::-1]) // n for c, n in pairs if n), NONE])
 
+    def of_call(self, counts: Sequence[int]) -> tuple[Wide, Wide]:
+        """What loops want to know: `starts`, and how many symbols each tile has."""
+        return np.array(self.starts), np.array(counts, np.int64)
+
     def blocks(self, counts: Sequence[int]) -> list[Block]:
         """Blocks of a call with that many symbols of each tile, in the order of reading."""
         pairs = zip(counts, self.numbers, strict=True)
@@ -116,16 +120,19 @@ class Writer:
         self._words = np.empty(ends[-1] if len(ends) else 0, np.uint16)
         self._ends, self._next = ends, ends.copy()
 
-    def write(self, tables: Tables, lanes: Wide, places: Wide) -> None:
-        """Code the entries at `places` (steps, m), last step first, on `lanes` (m,)."""
-        states, following = self._states[lanes], self._next[lanes]
+    def write(self, tables: Tables, lanes: Lanes, counts: Sequence[int], places: Wide) -> None:
+        """Code the entries at `places` (n,) of a call with that many symbols of each tile."""
         if loops.write:
-            loops.write(states, following, self._words, tables.frequencies, tables.starts, places)
-        else:
-            self._write(states, following, tables, places)
-        self._states[lanes], self._next[lanes] = states, following
+            entries = self._words, tables.frequencies, tables.starts
+            loops.write(self._states, self._next, *entries, places, *lanes.of_call(counts))
+            return
+        for block in reversed(lanes.blocks(counts)):
+            states, following = self._states[block.lanes], self._next[block.lanes]
+            self._write(states, following, tables, block.pick(places))
+            self._states[block.lanes], self._next[block.lanes] = states, following
 
     def _write(self, states: Wide, following: Wide, tables: Tables, places: Wide) -> None:
+        """Code the entries at `places` (steps, m), last step first."""
         frequencies, starts = tables.frequencies.take(places), tables.starts.take(places)
         limits, gaps = frequencies << LOW_BITS, TOTAL - frequencies
         quotient, full = np.empty_like(states), np.empty(len(states), np.bool_)
@@ -166,17 +173,22 @@ class Reader:
             low = ((self._states < LOW) & (self._next < self._ends)).nonzero()[0]
             self._take_in(self._states, self._next, low)
 
-    def read(self, tables: Tables, lanes: Wide, rows: NDArray[Any]) -> Wide:
-        """Return places of entries (steps, m), given their rows, on `lanes` (m,)."""
-        states, following, ends = self._states[lanes], self._next[lanes], self._ends[lanes]
-        places = np.empty(rows.shape, np.int64)
+    def read(self, tables: Tables, lanes: Lanes, counts: Sequence[int], rows: NDArray[Any]) -> Wide:
+        """Return places of entries (n,), given their rows; `counts` are symbols of each tile."""
+        found = np.empty(rows.shape, np.int64)
         if loops.read and isinstance(tables.search, Lookup):
             entries = tables.search.table, tables.frequencies, tables.starts
-            loops.read(states, following, ends, self._words, *entries, rows, places)
-        else:
-            self._read(states, following, ends, tables, rows, places)
-        self._states[lanes], self._next[lanes] = states, following
-        return places
+            state = self._states, self._next, self._ends, self._words
+            loops.read(*state, *entries, rows, found, *lanes.of_call(counts))
+            return found
+        for block in lanes.blocks(counts):
+            states, following = self._states[block.lanes], self._next[block.lanes]
+            own = block.pick(rows)
+            places = np.empty(own.shape, np.int64)
+            self._read(states, following, self._ends[block.lanes], tables, own, places)
+            self._states[block.lanes], self._next[block.lanes] = states, following
+            block.place(places, found)
+        return found
 
     def _read(
         self, states: Wide, following: Wide, ends: Wide,

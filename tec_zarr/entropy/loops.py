@@ -15,38 +15,63 @@ if TYPE_CHECKING:
 
 
 def _write(
-    states: Ints, following: Ints, words: Ints, frequencies: Ints, starts: Ints, places: Ints
-) -> None:
-    """Code the entries at `places` (steps, m), last step first; see `lanes.Writer`."""
-    for step in range(len(places) - 1, -1, -1):
-        for lane in range(len(states)):
+    states: Ints, following: Ints, words: Ints, frequencies: Ints, starts: Ints,
+    places: Ints, lanes: Ints, counts: Ints,
+) -> None:  # fmt: skip
+    """Code the entries at `places` (n,), each tile's last one first; see `lanes.Writer`.
+
+    A tile has `counts` (tiles,) of them, and its lanes begin at `lanes` (tiles + 1,).
+    """
+    begin = 0
+    for tile in range(len(counts)):
+        first, last = lanes[tile], lanes[tile + 1] - 1
+        end = begin + counts[tile]
+        lane = first + (counts[tile] - 1) % max(1, last + 1 - first)
+        for i in range(end - 1, begin - 1, -1):
             state = states[lane]
-            place = places[step, lane]
+            place = places[i]
             frequency = frequencies[place]
             if state >= frequency << 32:
                 following[lane] -= 1
                 words[following[lane]] = state & 0xFFFF
                 state >>= 16
-            quotient = state // frequency
+            quotient = np.int64(np.uint64(state) // np.uint64(frequency))  # signed takes longer
             states[lane] = state + quotient * (65536 - frequency) + starts[place]
+            lane = lane - 1 if lane > first else last
+        begin = end
 
 
 def _read(
     states: Ints, following: Ints, ends: Ints, words: Ints,
     lookup: Ints, frequencies: Ints, starts: Ints, rows: Ints, places: Ints,
+    lanes: Ints, counts: Ints,
 ) -> None:  # fmt: skip
-    """Find `places` (steps, m) of entries, given their rows; see `lanes.Reader`."""
-    for step in range(len(rows)):
-        for lane in range(len(states)):
-            state = states[lane]
-            slot = state & 0xFFFF
-            place = lookup[(rows[step, lane] << 16) + slot]
-            state = (state >> 16) * frequencies[place] + slot - starts[place]
-            if state < 1 << 32 and following[lane] < ends[lane]:
-                state = state << 16 | words[following[lane]]
-                following[lane] += 1
-            states[lane] = state
-            places[step, lane] = place
+    """Find `places` (n,) of entries, given their rows; see `lanes.Reader`, and `_write`."""
+    i = 0
+    for tile in range(len(counts)):
+        first, end = lanes[tile], i + counts[tile]
+        while i < end:
+            for lane in range(first, min(lanes[tile + 1], first + end - i)):
+                state = states[lane]
+                slot = state & 0xFFFF
+                place = lookup[(rows[i] << 16) + slot]
+                state = (state >> 16) * frequencies[place] + slot - starts[place]
+                if state < 1 << 32 and following[lane] < ends[lane]:
+                    state = state << 16 | words[following[lane]]
+                    following[lane] += 1
+                states[lane] = state
+                places[i] = place
+                i += 1
+
+
+def _choose(rows: Ints, certain: Ints, places: Ints, ends: Ints) -> None:
+    """Set `places` of rows (tiles, n) that are not certain, and how many up to each tile's end."""
+    found = 0
+    for tile in range(len(rows)):
+        for i in range(rows.shape[1]):
+            places[found] = tile * rows.shape[1] + i
+            found += not certain[rows[tile, i]]
+        ends[tile] = found
 
 
 def _find(
@@ -64,30 +89,64 @@ def _find(
     return total
 
 
-def _sort(rows: Ints, first: int, sizes: Ints, places: Ints) -> None:
-    """Places of symbols by list, all lists but the last, and then those of the last one.
+def _part(rows: Ints, symbols: Ints, first: int, sizes: Ints, common: Ints, found: Ints) -> int:
+    """Sort symbols by list, see `models.sparse`, and take down those that need more than that.
 
-    `rows` are (tiles, n), `sizes` (tiles, lists) of zeros; see `models.sparse`.
+    `rows` are (tiles, n), `sizes` (tiles, lists) of zeros. Sets the places of symbols in the last
+    list to `common`. Of symbols in other lists, if there are symbols, those that are not zero go to
+    `found` (3, m), in the order of their places: their list, the zeros before them, their place.
+    Returns how many.
     """
     tiles, count = rows.shape
     most = sizes.shape[1] - 1
+    listed = hits = 0
+    before = np.empty(most, np.int64)
     for tile in range(tiles):
+        before[:] = 0
         for i in range(count):
-            if rows[tile, i] >= first:
-                sizes[tile, min(rows[tile, i] - first, most)] += 1
-    end, common = 0, sizes[:, :most].sum()
-    ends = np.empty(most + 1, np.int64)
-    for tile in range(tiles):
-        for which in range(most):
+            which = rows[tile, i] - first
+            if which >= most:
+                common[listed] = tile * count + i
+                listed += 1
+                sizes[tile, most] += 1
+            elif which >= 0:
+                sizes[tile, which] += 1
+                if symbols.size and symbols[tile, i]:
+                    found[0, hits] = tile * most + which
+                    found[1, hits] = sizes[tile, which] - before[which] - 1
+                    found[2, hits] = tile * count + i
+                    before[which] = sizes[tile, which]
+                    hits += 1
+    return hits
+
+
+def _place(rows: Ints, first: int, numbers: Ints, runs: Ints, values: Ints, known: Ints) -> bool:
+    """Put `values` (m,) among the symbols `known` (tiles, n), each after a run of zeros (m,).
+
+    `numbers` (tiles, lists) are how many each list has, list after list. Returns whether all have a
+    place; see `models.sparse`.
+    """
+    lists = numbers.shape[1]
+    end = 0
+    following, left = np.empty((2, lists), np.int64)
+    ends = np.empty(lists, np.int64)
+    for tile in range(len(rows)):
+        for which in range(lists):
+            following[which], end = end, end + numbers[tile, which]
             ends[which] = end
-            end += sizes[tile, which]
-        ends[most] = common
-        for i in range(count):
-            if rows[tile, i] >= first:
-                which = min(rows[tile, i] - first, most)
-                places[ends[which]] = tile * count + i
-                ends[which] += 1
-        common = ends[most]
+            left[which] = runs[following[which]] if numbers[tile, which] else -1
+        for i in range(rows.shape[1]):
+            which = rows[tile, i] - first
+            if 0 <= which < lists:
+                if left[which] == 0:
+                    known[tile, i] = values[following[which]]
+                    following[which] += 1
+                    left[which] = runs[following[which]] if following[which] < ends[which] else -1
+                else:
+                    left[which] -= 1
+        if (following < ends).any():
+            return False
+    return True
 
 
 def _pad(values: Ints, places: Ints, numbers: Ints, lines: Ints) -> None:
@@ -108,5 +167,6 @@ def _unpad(lines: Ints, places: Ints, numbers: Ints, values: Ints) -> None:
             i += 1
 
 
-write, read, find, sort = compiled(_write), compiled(_read), compiled(_find), compiled(_sort)
+write, read, find = compiled(_write), compiled(_read), compiled(_find)
+choose, part, place = compiled(_choose), compiled(_part), compiled(_place)
 pad, unpad = compiled(_pad), compiled(_unpad)

@@ -72,11 +72,10 @@ class _Call:
         if rows.size and (rows.min() < 0 or rows.max() >= len(tables.sizes)):
             raise TecError(f"rows {rows.min()} to {rows.max()} of {len(tables.sizes)} rows")
         flat = rows.ravel().astype(np.int32, copy=False)
-        self._index = tables.uncertain(flat).nonzero()[0]
+        self._index, ends = tables.uncertain_places(flat.reshape(rows.shape))
         self._known = tables.certain_symbols(flat).reshape(rows.shape)
         self.rows: Ints = flat.take(self._index)
         """(sum of counts,): their rows."""
-        ends = self._index.searchsorted(rows.shape[1] * np.arange(1, tiles + 1))
         self.counts: list[int] = np.diff(ends, prepend=0).tolist()
         """Of each tile."""
 
@@ -165,8 +164,7 @@ class Encoder(Counter):
         lengths = (lanes.lengths(counts) for counts, _ in self._calls)
         writer = Writer(sum(lengths, np.zeros(lanes.starts[-1], np.int64)))
         for counts, places in reversed(self._calls):
-            for block in reversed(lanes.blocks(counts)):
-                writer.write(self._tables, block.lanes, block.pick(places))
+            writer.write(self._tables, lanes, counts, places)
         words = writer.finish()
         spans = [words[start:end] for start, end in pairwise(lanes.starts)]
         return list(map(pack, self._symbols.tolist(), spans, self._escaped))
@@ -203,10 +201,8 @@ class Decoder:
         self._left -= np.array(call.counts, np.int64)
         if (self._left < 0).any():
             raise FormatError("a symbol stream has fewer symbols than there should be")
-        values = np.empty(len(call.rows), np.int32)
-        for block in self._lanes.blocks(call.counts):
-            places = self._reader.read(self._tables, block.lanes, block.pick(call.rows))
-            block.place(self._tables.symbols.take(places), values)
+        places = self._reader.read(self._tables, self._lanes, call.counts, call.rows)
+        values = self._tables.symbols.take(places)
         for tile, part in call.parts():
             self._unescape(tile, values[part])
         return call.known(values)

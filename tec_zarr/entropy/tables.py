@@ -110,6 +110,20 @@ class Tables:
             return ~self.certain.take(rows)
         return rows >= self._leading
 
+    def uncertain_places(self, rows: Ints) -> tuple[Wide, Wide]:
+        """Where symbols of rows (tiles, n) need bits, in C order; how many up to each tile's end.
+
+        The latter are (tiles,).
+        """
+        ends = np.zeros(len(rows), np.int64)
+        if loops.choose:
+            found = np.empty(rows.size, np.int64)
+            loops.choose(rows, self.certain, found, ends)
+            return found[: ends[-1] if len(ends) else 0], ends
+        found = self.uncertain(rows.ravel()).nonzero()[0]
+        ends[:] = found.searchsorted(rows.shape[1] * np.arange(1, len(rows) + 1))
+        return found, ends
+
     def certain_symbols(self, rows: Rows) -> Ints:
         """Symbols of certain rows, and anything for the others."""
         if self.offsets[self.certain].any():

@@ -147,8 +147,8 @@ class Checked:
 
     def __call__(self, symbols: Ints | None, rows: Ints) -> Ints:
         known = self.coder(symbols, rows)
-        counted = self._tables.uncertain(rows)
-        self._note(known if counted.all() else map(np.compress, counted, known))
+        places, ends = self._tables.uncertain_places(rows)
+        self._note(np.split(known.ravel().take(places), ends[:-1]))
         return known
 
     def guard(self, values: Tensor) -> Tensor:

@@ -18,11 +18,16 @@ from tec_zarr.entropy import loops
 from tec_zarr.errors import FormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from tec_zarr.models.coding import Coder, Ints
 
     Wide = NDArray[np.int64]
+    Loop = Callable[..., int]
+
+TOO_LONG = "a run of zeros is longer than its list"
 
 CHANCE_BITS = 24
 """Chances are in units of 2**-CHANCE_BITS."""
@@ -55,11 +60,11 @@ class Sparse:
 
     def __call__(self, coder: Coder, symbols: Ints | None, rows: Ints) -> Ints:
         """Code symbols (tiles, n) with their rows, as a `Coder` does."""
-        lists = _Lists(rows, self.first, len(self.chances))
+        lists = _Lists(rows, symbols, self.first, len(self.chances))
         known = np.zeros(rows.shape, np.int32)
         lists.code_common(coder, symbols, rows, known)
         if len(self.chances):
-            found = None if symbols is None else lists.nonzero(symbols)
+            found = lists.found
             numbers = self._numbers(coder, lists, None if found is None else found.numbers)
             lists.restore(known, self._places(coder, numbers, found))
         return known
@@ -110,6 +115,9 @@ class _Found:
     values: NDArray[np.integer[Any]]
     """(sum of numbers,)."""
 
+    places: Wide | None = None
+    """(sum of numbers,): in the call, where symbols are given."""
+
     def parts(self, real: NDArray[np.bool_], shifts: Wide) -> list[Wide]:
         """High and low bits of the runs, and values, each (tiles, most of a tile)."""
         runs, values = np.zeros((2, *real.shape), np.int64)
@@ -121,12 +129,37 @@ class _Found:
 class _Lists:
     """Where the symbols of each rare row are, in a call with rows (tiles, n)."""
 
-    def __init__(self, rows: Ints, first: int, count: int) -> None:
-        sizes, places = _sorted(rows, first, count + 1)
+    def __init__(self, rows: Ints, symbols: Ints | None, first: int, count: int) -> None:
+        self._rows, self._first = rows, first
+        self.found: _Found | None = None
+        """The given symbols that are not zero."""
+        self._places: Wide | None = None
+        """Of all symbols in rare rows, list after list; None: a loop finds those that matter."""
+        if loops.part and loops.place:
+            sizes, self._common_places = self._part(loops.part, symbols, count)
+        else:
+            sizes, places = _sorted(rows, first, count + 1)
+            self._places, self._common_places = np.split(places, [sizes[:, :-1].sum()])
         self.sizes: Wide = sizes[:, :-1]
         """(tiles, rare rows): symbols of each list."""
-        self._places, self._common_places = np.split(places, [self.sizes.sum()])
         self._numbers: Wide = np.ascontiguousarray(sizes[:, -1])
+        if self._places is not None and symbols is not None:
+            self.found = self._nonzero(symbols, self._places)
+
+    def _part(self, part: Loop, symbols: Ints | None, count: int) -> tuple[Wide, Wide]:
+        """Sizes (tiles, lists) of all lists, and places of common symbols, by a compiled loop."""
+        rows = self._rows
+        sizes = np.zeros((len(rows), count + 1), np.int64)
+        common, found = np.empty(rows.size, np.int64), np.empty((3, rows.size), np.int64)
+        given = np.zeros((len(rows), 0), np.int32) if symbols is None else symbols
+        hits = part(rows, given, self._first, sizes, common, found)
+        if symbols is not None:
+            lists, runs, places = found[:, :hits]
+            order = lists.astype(np.min_scalar_type(sizes.size)).argsort(kind="stable")
+            numbers = np.bincount(lists, minlength=len(rows) * count).reshape(len(rows), count)
+            places = places[order]
+            self.found = _Found(numbers, runs[order], symbols.ravel()[places], places)
+        return sizes, common[: sizes[:, -1].sum()]
 
     def code_common(self, coder: Coder, symbols: Ints | None, rows: Ints, known: Ints) -> None:
         """Code the symbols in rows that are not rare, one by one."""
@@ -148,19 +181,31 @@ class _Lists:
         else:
             lines[_filled(self._numbers[:, None])] = values.ravel().take(self._common_places)
 
-    def nonzero(self, symbols: Ints) -> _Found:
-        """What is not zero."""
-        listed = symbols.ravel().take(self._places)
+    def _nonzero(self, symbols: Ints, places: Wide) -> _Found:
+        """What is not zero of the symbols at these places, list after list."""
+        listed = symbols.ravel().take(places)
         found = listed.nonzero()[0]
         ends = np.cumsum(self.sizes)
         owners = ends.searchsorted(found, "right")
         numbers = np.bincount(owners, minlength=ends.size)
         firsts = ends - self.sizes.ravel()
         before = np.maximum(np.append(-1, found[:-1]), firsts[owners] - 1)
-        return _Found(numbers.reshape(self.sizes.shape), found - before - 1, listed[found])
+        numbers = numbers.reshape(self.sizes.shape)
+        return _Found(numbers, found - before - 1, listed[found], places[found])
 
     def restore(self, known: Ints, found: _Found) -> None:
         """Put rare symbols that are not zero among the known ones."""
+        if self.found is not None and self.found.places is not None:
+            known.ravel()[self.found.places] = found.values
+        elif self._places is not None:
+            known.ravel()[self._places[self._ordinals(found)]] = found.values
+        elif loops.place:
+            parts = found.numbers, found.runs, found.values
+            if not loops.place(self._rows, self._first, *parts, known):
+                raise FormatError(TOO_LONG)
+
+    def _ordinals(self, found: _Found) -> Wide:
+        """Which of all symbols in rare rows, list after list, are not zero."""
         owners = _owners(found.numbers)
         longest = self.sizes.ravel()[owners]
         steps = np.clip(found.runs, -1, longest) + 1
@@ -168,9 +213,9 @@ class _Lists:
         firsts = np.cumsum(found.numbers) - found.numbers.ravel()
         ordinals = ends - (ends - steps)[firsts[owners]] - 1
         if (steps <= 0).any() or (ordinals >= longest).any():
-            raise FormatError("a run of zeros is longer than its list")
+            raise FormatError(TOO_LONG)
         starts = np.cumsum(self.sizes) - self.sizes.ravel()
-        known.ravel()[self._places[starts[owners] + ordinals]] = found.values
+        return starts[owners] + ordinals
 
 
 def _sorted(rows: Ints, first: int, lists: int) -> tuple[Wide, Wide]:
@@ -181,10 +226,6 @@ def _sorted(rows: Ints, first: int, lists: int) -> tuple[Wide, Wide]:
     all tiles come behind the others.
     """
     tiles = len(rows)
-    if loops.sort:
-        sizes, places = np.zeros((tiles, lists), np.int64), np.empty(rows.size, np.int64)
-        loops.sort(rows, first, sizes, places)
-        return sizes, places[: sizes.sum()]
     kinds = np.minimum(rows, first + lists - 1) - first
     keys = kinds + lists * np.arange(tiles, dtype=np.int32)[:, None]
     chosen = (kinds.ravel() >= 0).nonzero()[0]
