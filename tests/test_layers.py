@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tec_zarr.models.artifact import Artifact
     from tec_zarr.models.temporal import Temporal
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BUDGETS = (4, 8, 16)
 SHAPE = (3, 12, 64, 128)
 
@@ -82,6 +84,7 @@ def parts_of(chunk: bytes, layers: int | None = None) -> dict[int, bytes]:
     return {tile: chunk[start : start + size] for tile, (start, size) in enumerate(extents)}
 
 
+@torch.inference_mode()
 def latents(model: Temporal, chunk: bytes, layers: int | None = None) -> list[torch.Tensor]:
     """What a reader of so many layers sees of each tile, one at a time."""
     front = front_of(chunk)
