@@ -283,8 +283,8 @@ def test_a_usual_header_and_index_are_small() -> None:
 
 def test_the_front_of_thousands_of_tiles_is_announced_by_its_prefix() -> None:
     header = usual_header(shape=(1, 12, 4096, 2048), dtype="|u1", tile=64)
-    sections = {"layers": (bytes(1000),), "mask": b"m", "side": b"s"}
-    tiles = [TileData(**sections, checksums=(n,)) for n in range(2048)]
+    one = TileData(layers=(bytes(1000),), mask=b"m", side=b"s", checksums=(0,))
+    tiles = [replace(one, checksums=(n,)) for n in range(2048)]
     chunk = pack_chunk(header, tiles)
     size = front_size(chunk[:PREFIX])
     assert PREFIX < size <= 96 + 20 * 2048

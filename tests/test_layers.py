@@ -88,7 +88,7 @@ def parts_of(chunk: bytes, layers: int | None = None) -> dict[int, bytes]:
 def latents(model: Temporal, chunk: bytes, layers: int | None = None) -> list[torch.Tensor]:
     """What a reader of so many layers sees of each tile, one at a time."""
     front = front_of(chunk)
-    plan = tiling.plan(*front.header.shape[-2:], front.header.tile)
+    plan = tiling.plan(front.header.shape[-2], front.header.shape[-1], front.header.tile)
     units, found = Units.of(model, front.header.bands, 1, 0), []
     for index, data in parts_of(chunk, layers).items():
         tile = container.parse_tile(front, index, data, layers)

@@ -28,16 +28,19 @@ def harness() -> Any:
     return module
 
 
-@pytest.mark.parametrize("family", ["elic", "tt", "flextec"])
+MODELS = {
+    "elic": elic_artifact,
+    "tt": temporal_artifact,
+    "flextec": partial(temporal_artifact, repacked=True),
+    "layered": partial(temporal_artifact, repacked=True, budgets=(4, 8, 16)),
+}
+
+
+@pytest.mark.parametrize("family", MODELS)
 def test_what_one_instruction_set_writes_another_reads(
     harness: Any, tmp_path: Path, family: str
 ) -> None:
-    make = (
-        elic_artifact
-        if family == "elic"
-        else partial(temporal_artifact, repacked=family == "flextec")
-    )
-    make().save(tmp_path / "model.tec.safetensors")
+    MODELS[family]().save(tmp_path / "model.tec.safetensors")
     steps = 1 if family == "elic" else 3
     hills = 1500 + 300 * np.cumsum(draw("tiles", (4, steps, 12, 64, 64), 0.2), -1)
     tiles = np.clip(hills, 1, 9000).astype(np.uint16)

@@ -159,11 +159,11 @@ def test_dask_never_takes_one_quality_for_another(stores: dict[str, Counting]) -
 def test_what_was_opened_to_read_does_not_write(stores: dict[str, Counting], kind: str) -> None:
     low = tec_zarr.open_zarr(stores[kind], 4)
     zarr_format: Literal[2, 3] = 2 if kind == "v2" else 3
-    for written in (low, low.isel(time=[0])):
-        with pytest.raises(ConfigError, match=r"only reads.*drop_encoding"):
-            written.to_zarr(zarr.storage.MemoryStore(), zarr_format=zarr_format)
+    store: Whatever = zarr.storage.MemoryStore()
+    with pytest.raises(ConfigError, match=r"only reads.*drop_encoding"):
+        low.to_zarr(store, zarr_format=zarr_format)
     with pytest.raises(ConfigError, match="allow_recompress"):
-        low.tec.to_zarr(zarr.storage.MemoryStore())
+        low.tec.to_zarr(store)
 
 
 def test_qualities_that_are_not_there_are_refused(
@@ -177,7 +177,7 @@ def test_qualities_that_are_not_there_are_refused(
     cube.tec.to_zarr(tmp_path / "fp.zarr", group="a", quality=44)
     with pytest.raises(ConfigError, match="quality 44, not at 40"):
         tec_zarr.open_zarr(tmp_path / "fp.zarr", 40, group="a")["s2"].load()
-    whole = tec_zarr.open_zarr(tmp_path / "fp.zarr", np.float32(50), group="a", chunks=None)
+    whole = tec_zarr.open_zarr(tmp_path / "fp.zarr", 50, group="a", chunks=None)
     assert alike(whole["s2"].values, xr.open_zarr(tmp_path / "fp.zarr", group="a")["s2"].values)
 
 

@@ -87,10 +87,11 @@ def decode_tiles(
     count = len(model.layers(quality))
     lists = zip(*(parse_lists(tile.overrides, count) for tile in tiles), strict=True)
     guards = [Replay(own) for own, _ in zip(lists, decoders, strict=False)]
-    layers = _stacked(model, decoders, guards, len(tiles))
+    layers = stacked(model, decoders, guards, len(tiles))
     coded = model.code(layers[0], None, _grid(units, (len(tiles), *shape), absent), quality)
-    for reader in (*decoders, *guards):
-        reader.finish()
+    for decoder, guard in zip(decoders, guards, strict=True):
+        decoder.finish()
+        guard.finish()
     if [tile.checksums for tile in tiles] != _checksums(layers):
         raise ChecksumError(
             "the decoded symbols are not those that were encoded: this machine computes the "
@@ -131,7 +132,7 @@ def _write(model: Model, coded: Coded, grid: Grid, quality: int) -> tuple[list[T
     count = len(model.layers(quality))
     encoders = [Encoder(model.tables, grid.tiles) for _ in range(count)]
     guards = [Recorder(grid.tiles) for _ in range(count)]
-    layers = _stacked(model, encoders, guards, grid.tiles)
+    layers = stacked(model, encoders, guards, grid.tiles)
     seen = model.code(layers[0], coded, grid, quality)
     streams = zip(*(encoder.finish() for encoder in encoders), strict=True)
     overrides = map(pack_lists, zip(*(guard.finish() for guard in guards), strict=True))
@@ -139,7 +140,7 @@ def _write(model: Model, coded: Coded, grid: Grid, quality: int) -> tuple[list[T
     return [TileData(layers=s, overrides=o, checksums=c) for s, o, c in sections], seen
 
 
-def _stacked(
+def stacked(
     model: Model, coders: Sequence[Coder], guards: Sequence[Guard], tiles: int
 ) -> list[Checked]:
     """A coder for each layer that knows those above it."""

@@ -158,8 +158,8 @@ class _Line:
 
     def copy(self) -> _Line:
         """One to go on with while this one stays; tensors are never changed."""
-        own = {name: list(getattr(self, name)) for name in ("tokens", "features")}
-        return replace(self, memories=[replace(memory) for memory in self.memories], **own)
+        memories = [replace(memory) for memory in self.memories]
+        return replace(self, memories=memories, tokens=[*self.tokens], features=[*self.features])
 
 
 class _Walk:
