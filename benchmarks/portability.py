@@ -33,16 +33,19 @@ from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.errors import FormatError
 from tec_zarr.evaluate.frames import DATA_VARIABLE, Wanted, load_frames
 from tec_zarr.models import artifact as artifacts
-from tec_zarr.models.coding import BAND, Checked, Recorder, Replay
+from tec_zarr.models.batch import stacked
+from tec_zarr.models.coding import BAND, Recorder, Replay
 from tec_zarr.models.pixels import Units
 from tec_zarr.models.shelf import SUFFIX
 from tec_zarr.tiling import padded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from tec_zarr.models.coding import Guard
+    from tec_zarr.models.coding import Coder, Guard
     from tec_zarr.models.model import Model
     from tec_zarr.models.priors import Coded
 
@@ -132,10 +135,12 @@ class Logged:
 class Written(NamedTuple):
     """What a setting made of a tile."""
 
-    stream: bytes
-    overrides: bytes
+    streams: tuple[bytes, ...]
+    overrides: tuple[bytes, ...]
+    bits: tuple[float, ...]
+    """These, of each layer."""
+
     integers: NDArray[np.int32]
-    bits: float
 
 
 class Bench:
@@ -157,6 +162,8 @@ class Bench:
         self.model: Model = model.to(memory_format=layout)
         self.batch, self.variant = setting.batch, variant
         self.noise = noise if variant == "noise" else 0.0
+        self.quality = len(model.qualities) - 1  # of FlexTEC all tokens, in all layers
+        self.layers = range(len(model.layers(self.quality)))
         self.stored = np.load(folder / "tiles.npy", mmap_mode="r")
 
     def parts(self) -> list[slice]:
@@ -169,17 +176,18 @@ class Bench:
         tiles, logs = [], []
         for part in self.parts():
             count = part.stop - part.start
-            encoder = Encoder(self.model.tables, count)
-            guard = Recorder(count) if self.variant == "guarded" else Plain(self.noise)
-            logged = Logged(guard)
-            coded = self._code(
-                Checked(encoder, logged, self.model.tables, count), self._analysed(part), count
-            )
-            overrides = guard.finish() or [b""] * count
-            bits = encoder.bits
-            rows = zip(encoder.finish(), overrides, integers_of(coded), bits, strict=True)
-            tiles += [Written(*row) for row in rows]
-            logs += list(logged.values(count)) if part.start < LOGGED else []
+            encoders = [Encoder(self.model.tables, count) for _ in self.layers]
+            guards = [
+                Recorder(count) if self.variant == "guarded" else Plain(self.noise)
+                for _ in self.layers
+            ]
+            logged = [Logged(guard) for guard in guards]
+            coded = self._code(encoders, logged, self._analysed(part), count)
+            bits = zip(*(encoder.bits for encoder in encoders), strict=True)
+            streams = zip(*(encoder.finish() for encoder in encoders), strict=True)
+            overrides = zip(*(guard.finish() or [b""] * count for guard in guards), strict=True)
+            tiles += map(Written, streams, overrides, bits, integers_of(coded))
+            logs += list(values_of(logged, count)) if part.start < LOGGED else []
         return tiles, np.stack(logs)
 
     def read(self, tiles: list[Written], expected: NDArray[np.float64]) -> dict[str, float]:
@@ -196,29 +204,48 @@ class Bench:
 
     def _read(self, tiles: list[Written]) -> tuple[list[Any], NDArray[np.float64]]:
         """Integers of each tile, None where reading ends in an error, and parameters."""
-        guarded = self.variant == "guarded"
-        guard = Replay([tile.overrides for tile in tiles]) if guarded else Plain(self.noise)
-        logged, decoder = Logged(guard), Decoder(self.model.tables, [t.stream for t in tiles])
+        guards = [
+            Replay([tile.overrides[k] for tile in tiles])
+            if self.variant == "guarded"
+            else Plain(self.noise)
+            for k in self.layers
+        ]
+        logged = [Logged(guard) for guard in guards]
+        decoders = [
+            Decoder(self.model.tables, [tile.streams[k] for tile in tiles]) for k in self.layers
+        ]
         try:
-            coded = self._code(
-                Checked(decoder, logged, self.model.tables, len(tiles)), None, len(tiles)
-            )
-            decoder.finish()
+            coded = self._code(decoders, logged, None, len(tiles))
+            for decoder in decoders:
+                decoder.finish()
         except FormatError:
             alone = [self._read([tile])[0][0] for tile in tiles] if len(tiles) > 1 else [None]
             return alone, np.zeros((0, 0))
-        return integers_of(coded), logged.values(len(tiles))
+        return integers_of(coded), values_of(logged, len(tiles))
 
     def _analysed(self, part: slice) -> Coded:
         units = Units.of(self.model, self.model.bands, 1, 0)
         values = self.stored[part].astype(np.float32)
         absent = np.zeros(values.shape[:3], np.bool_)
-        return self.model.analyse(units.normalised(values, absent, [()] * len(values)), 0)
+        frames = units.normalised(values, absent, [()] * len(values))
+        return self.model.analyse(frames, self.quality)
 
-    def _code(self, coder: Checked, given: Coded | None, count: int) -> Coded:
+    def _code(
+        self,
+        coders: Sequence[Coder],
+        guards: Sequence[Guard],
+        given: Coded | None,
+        count: int,
+    ) -> Coded:
         height, width = (padded(side, self.model.stride) for side in self.stored.shape[3:])
         grid = self.model.grid(count, self.stored.shape[1], (height, width))
-        return self.model.code(coder, given, grid, 0)
+        layers = stacked(self.model, coders, guards, count)
+        return self.model.code(layers[0], given, grid, self.quality)
+
+
+def values_of(logged: Sequence[Logged], tiles: int) -> NDArray[np.float64]:
+    """(tiles, n): the parameters of all layers."""
+    return np.concatenate([log.values(tiles) for log in logged], 1)
 
 
 def integers_of(coded: Coded) -> list[NDArray[np.int32]]:
@@ -315,12 +342,13 @@ def measure(tiles: NDArray[np.uint16], model: Path, plan: Plan) -> list[Any]:
 
 
 def cost_of(path: Path) -> dict[str, float]:
-    """Bytes of streams and overrides, and streams over what the tables promise, the worst tile."""
+    """Bytes of streams and overrides, and streams over what the tables promise, the worst one."""
     tiles, _ = load(path)
-    excess = max(len(t.stream) - 1.005 * t.bits / 8 for t in tiles)
+    streams = [(s, bits) for t in tiles for s, bits in zip(t.streams, t.bits, strict=True)]
+    excess = max(len(stream) - 1.005 * bits / 8 for stream, bits in streams)
     return {
-        "streams": sum(len(t.stream) for t in tiles),
-        "overrides": sum(len(t.overrides) for t in tiles),
+        "streams": sum(len(stream) for stream, _ in streams),
+        "overrides": sum(len(own) for t in tiles for own in t.overrides),
         "symbols": sum(t.integers.size for t in tiles),
         "excess": excess,
     }
@@ -344,7 +372,7 @@ def report(records: list[Any]) -> bool:
         print(
             f"{name}: {cost['symbols']} symbols in {cost['streams']} bytes; overrides "
             f"{cost['overrides']} bytes, {share:.5%}; over 1.005 times the estimate: "
-            f"{cost['excess']:.1f} bytes in the worst tile"
+            f"{cost['excess']:.1f} bytes in the worst stream"
         )
     return fine
 

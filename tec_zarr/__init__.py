@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from tec_zarr.cube import encoding
     from tec_zarr.errors import TecError
     from tec_zarr.numcodec import TEC
+    from tec_zarr.reading import open_zarr
     from tec_zarr.samples import sample
     from tec_zarr.serializer import TECSerializer
     from tec_zarr.stacking import stack_bands
 
-__all__ = ["TEC", "TECSerializer", "TecConfig", "TecError", "encoding", "sample", "stack_bands"]
+__all__ = ["TEC", "TECSerializer", "TecConfig", "TecError", "encoding", "open_zarr"]
+__all__ += ["sample", "stack_bands"]
 
 _HOME = {
     "TEC": "numcodec",
@@ -26,6 +28,7 @@ _HOME = {
     "TecConfig": "config",
     "TecError": "errors",
     "encoding": "cube",
+    "open_zarr": "reading",
     "sample": "samples",
     "stack_bands": "stacking",
 }

@@ -55,20 +55,21 @@ def encode_chunk(chunk: NDArray[Any], config: TecConfig) -> bytes:
         return _encode(native, nodata if nodata.any() else None, header, config)
 
 
-def decode_chunk(data: Buffer | NDArray[Any]) -> NDArray[Any]:
+def decode_chunk(data: Buffer | NDArray[Any], at_most: float | None = None) -> NDArray[Any]:
     """Decompress a chunk to the dtype, byte order and memory order that it was stored with.
 
-    Raises FormatError for bytes that are damaged or no chunk, ModelNotFoundError if its model is
-    not at hand.
+    With `at_most`, as `plan_layers` says. Raises FormatError for bytes that are damaged or no
+    chunk, ModelNotFoundError if its model is not at hand.
     """
     view = memoryview(cast("Buffer", data)).cast("B")
     size = container.front_size(bytes(view[: container.PREFIX]))
     front = container.parse_front(bytes(view[:size]))
     if front.total != len(view):
         raise FormatError(f"the chunk has {len(view)} bytes, its header promises {front.total}")
-    extents = (front.extent(tile) for tile in range(len(front.segments)))
+    layers = plan_layers(front, at_most)
+    extents = (front.extent(tile, layers) for tile in range(len(front.segments)))
     tiles = {i: bytes(view[start : start + size]) for i, (start, size) in enumerate(extents)}
-    return decode_window(front, tiles, (slice(None),) * len(front.header.shape))
+    return decode_window(front, tiles, (slice(None),) * len(front.header.shape), layers)
 
 
 def plan_window(front: Front, selection: Selection) -> tuple[int, ...]:
@@ -78,20 +79,42 @@ def plan_window(front: Front, selection: Selection) -> tuple[int, ...]:
     return needed(_plan(front.header), front.header.shape, selection)
 
 
-def decode_window(front: Front, tiles: Mapping[int, bytes], selection: Selection) -> NDArray[Any]:
+def plan_layers(front: Front, at_most: float | None) -> int | None:
+    """How many layers to read for the best quality that is not above `at_most`; None for all.
+
+    Raises ConfigError if a chunk begins with a higher quality, else like `decode_chunk`.
+    """
+    if at_most is None or front.constant is not None:
+        return None
+    qualities = _model(front).layers(front.header.quality)
+    if qualities[-1] <= at_most:
+        return None
+    count = sum(quality <= at_most for quality in qualities)
+    if not count:
+        raise ConfigError(
+            f"the chunk can be read at quality {' or '.join(f'{q:g}' for q in qualities)}, not at"
+            f" {at_most:g}: ask for one of these, or for none to read all of it"
+        )
+    return count
+
+
+def decode_window(
+    front: Front, tiles: Mapping[int, bytes], selection: Selection, layers: int | None = None
+) -> NDArray[Any]:
     """Decode `chunk[selection]` from the bytes of the tiles that `plan_window` names.
 
-    `selection` has slices and integers, at most one for each axis. Raises like `decode_chunk`.
+    `selection` has slices and integers, at most one for each axis. With `layers` (of
+    `plan_layers`), the bytes are those of so many layers. Raises like `decode_chunk`.
     """
     header, indices = front.header, plan_window(front, selection)
     if not indices:
         constant = np.zeros((), header.dtype) if front.constant is None else front.constant
         window = np.broadcast_to(constant, header.shape)[selection]
     else:
-        parsed = {index: container.parse_tile(front, index, tiles[index]) for index in indices}
+        parsed = {i: container.parse_tile(front, i, tiles[i], layers) for i in indices}
         _check_known(header, parsed.values())
         with runtime.slot():
-            window = _decode(header, parsed).select(selection)
+            window = _decode(front, parsed).select(selection)
     return np.asarray(window).astype(header.dtype, order="F" if header.order == "F" else "C")
 
 
@@ -172,12 +195,23 @@ def _encode(
     return container.pack_chunk(header, [tiles[index] for index in range(len(plan))])
 
 
-def _decode(header: Header, tiles: Mapping[int, TileData]) -> Window:
-    from tec_zarr.models import batch, registry
+def _model(front: Front) -> Model:
+    """The model of a chunk; FormatError if the chunk cannot be of it."""
+    from tec_zarr.models import registry
 
-    model = registry.load(header.artifact.hex(), runtime.device())
-    if header.quality >= len(model.qualities):
-        raise FormatError(f"the chunk has quality code {header.quality}, which its model lacks")
+    code = front.header.quality
+    model = registry.load(front.header.artifact.hex(), runtime.device())
+    if code >= len(model.qualities):
+        raise FormatError(f"the chunk has quality code {code}, which its model lacks")
+    if front.layers != (count := len(model.layers(code))):
+        raise FormatError(f"the chunk has {front.layers} layers, its model makes {count}")
+    return model
+
+
+def _decode(front: Front, tiles: Mapping[int, TileData]) -> Window:
+    from tec_zarr.models import batch
+
+    header, model = front.header, _model(front)
     units, plan = _units(model, header), _plan(header)
     frames = math.prod(header.shape[:-3])
     native = np.dtype(header.dtype).newbyteorder("=")
@@ -220,16 +254,14 @@ def _check_known(header: Header, tiles: Iterable[TileData]) -> None:
     """Raise FormatError for parts of version 1 that this release cannot decode yet."""
     parts = {
         "an error bound": header.max_error is not None,
+        "residuals": any(tile.residual for tile in tiles),
     }
-    for tile in tiles:
-        parts["residuals"] = bool(tile.residual)
-        parts["layers"] = len(tile.layers) > 1
-        unknown = [part for part, there in parts.items() if there]
-        if unknown:
-            raise FormatError(
-                f"the chunk has {' and '.join(unknown)}, which this release cannot decode: upgrade "
-                "tec-zarr"
-            )
+    unknown = [part for part, there in parts.items() if there]
+    if unknown:
+        raise FormatError(
+            f"the chunk has {' and '.join(unknown)}, which this release cannot decode: upgrade "
+            "tec-zarr"
+        )
 
 
 def _plan(header: Header) -> tuple[Tile, ...]:

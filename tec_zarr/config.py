@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 NAN = "NaN"
 """How a nodata value of NaN stands in metadata: JSON has no number for it."""
 
+AT_MOST = "at_most"
+"""In codecs that an array was opened with; no array in a store has it."""
+
 TILE_SIDES = range(64, 64 << 16, 64)
 
 
@@ -78,6 +81,9 @@ class TecConfig:
     newer: str = field(default="", init=False, repr=False)
     """What `from_dict` did not understand, as JSON text: options that a newer release wrote."""
 
+    at_most: float | None = field(default=None, init=False, repr=False)
+    """The quality at which reading stops, in chunks of several layers; see `tec_zarr.open_zarr`."""
+
     def __new__(cls, *_: object, **options: object) -> Self:
         unknown = sorted(set(options) - set(OPTIONS))
         if unknown:
@@ -95,8 +101,12 @@ class TecConfig:
         Options and values that this release does not know are kept, with one warning: whoever reads
         is not bothered by them, encoding with them is an error (see `for_encoding`).
         """
+        data = dict(data)
+        at_most = data.pop(AT_MOST, None)
         known = {key: value for key, value in data.items() if _understood(key, value)}
         config = cls(**known)
+        if at_most is not None:
+            object.__setattr__(config, AT_MOST, _finite(AT_MOST, at_most))
         newer = {key: value for key, value in data.items() if key not in known}
         if newer:
             object.__setattr__(config, "newer", json.dumps(newer, sort_keys=True))
@@ -107,13 +117,25 @@ class TecConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """All options as plain JSON, those of newer releases included."""
+        """All options as plain JSON, those of newer releases included.
+
+        `at_most` too if it is set: sharding sends the codecs in it to other processes this way.
+        """
         options = {name: getattr(self, name) for name in OPTIONS}
         options["bands"] = None if self.bands is None else list(self.bands)
-        return options | (json.loads(self.newer) if self.newer else {})
+        reading = {} if self.at_most is None else {AT_MOST: self.at_most}
+        return options | reading | (json.loads(self.newer) if self.newer else {})
 
     def for_encoding(self) -> Self:
-        """Return itself, or raise `ConfigError` if it holds options that are not understood."""
+        """Return itself, or raise `ConfigError` if it holds options that are not understood.
+
+        Or if it is that of an array which was opened at a lower quality.
+        """
+        if self.at_most is not None:
+            raise ConfigError(
+                f"this codec only reads, at quality {self.at_most:g} at most: write with one of"
+                " your own, after ds.drop_encoding()"
+            )
         if self.newer:
             raise ConfigError(
                 f"cannot encode with the options {sorted(json.loads(self.newer))}, which a newer"

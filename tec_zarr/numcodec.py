@@ -38,7 +38,7 @@ measure=False)
 
     def decode(self, buf: AnyBuffer, out: AnyBuffer = None) -> AnyBuffer:
         """Decode a chunk into an array like the one encoded, and into `out` if that is given."""
-        return ndarray_copy(decode_chunk(ensure_contiguous_ndarray(buf)), out)
+        return ndarray_copy(decode_chunk(ensure_contiguous_ndarray(buf), self.at_most), out)
 
     def get_config(self) -> dict[str, Any]:
         """All options and the codec's id, as plain JSON."""

@@ -30,17 +30,14 @@ class TileData:
     mask: bytes = b""
     residual: bytes = b""
 
-    checksum: int
-    """CRC-32C of the integers that all of `layers` decode to."""
-
-    partial_checksums: tuple[int, ...] = ()
-    """The same for readers that stop after the first, second, ... layer: one fewer than layers."""
+    checksums: tuple[int, ...]
+    """CRC-32C of the integers that each of `layers` decodes to."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.layers) <= 255:
             raise ConfigError(f"a tile has 1 to 255 layers, got {len(self.layers)}")
-        if len(self.partial_checksums) != len(self.layers) - 1:
-            raise ConfigError("every layer but the last needs a partial checksum")
+        if len(self.checksums) != len(self.layers):
+            raise ConfigError(f"{len(self.checksums)} checksums of {len(self.layers)} layers")
 
 
 class Index(NamedTuple):
@@ -110,14 +107,13 @@ def split_tile(data: bytes, sizes: Sequence[int], layers: int) -> TileData:
         overrides=overrides,
         mask=mask,
         residual=reader.take(reader.left),
-        checksum=checksums[-1],
-        partial_checksums=tuple(checksums[:-1]),
+        checksums=tuple(checksums),
     )
 
 
 def _segments(tile: TileData, residuals: bool) -> list[bytes]:
     streams = [tile.mask + tile.side + tile.overrides + tile.layers[0], *tile.layers[1:]]
-    checksums = map(CHECKSUM.pack, (*tile.partial_checksums, tile.checksum))
+    checksums = map(CHECKSUM.pack, tile.checksums)
     segments = [checksum + stream for checksum, stream in zip(checksums, streams, strict=True)]
     return [*segments, tile.residual] if residuals else segments
 

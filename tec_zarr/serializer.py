@@ -15,7 +15,14 @@ from zarr.abc.codec import (
 )
 from zarr.abc.store import RangeByteRequest
 
-from tec_zarr.codec import check_config, decode_chunk, decode_window, encode_chunk, plan_window
+from tec_zarr.codec import (
+    check_config,
+    decode_chunk,
+    decode_window,
+    encode_chunk,
+    plan_layers,
+    plan_window,
+)
 from tec_zarr.config import TecConfig
 from tec_zarr.container import PREFIX, front_size, parse_front
 from tec_zarr.errors import ConfigError, FormatError
@@ -92,7 +99,7 @@ class TECSerializer(
         data = chunk_data.as_numpy_array()
         front = parse_front(data[: front_size(data[:PREFIX].tobytes())].tobytes())
         _check_header(front.header, chunk_spec)
-        return _buffer(decode_chunk(data), chunk_spec)
+        return _buffer(decode_chunk(data, self.at_most), chunk_spec)
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
@@ -137,7 +144,7 @@ class TECSerializer(
         chunk_spec: ArraySpec,
     ) -> NDBuffer | None:
         window, rest = split_selection(selection, chunk_spec.shape)
-        if all(part == slice(0, size) for part, size in zip(window, chunk_spec.shape, strict=True)):
+        if self.at_most is None and window == tuple(slice(0, size) for size in chunk_spec.shape):
             chunk = await byte_getter.get(chunk_spec.prototype)
             if chunk is None:
                 return None
@@ -148,8 +155,9 @@ class TECSerializer(
         if front is None:
             return None
         _check_header(front.header, chunk_spec)
-        tiles = await stored.tiles(front, plan_window(front, window))
-        pixels = await asyncio.to_thread(decode_window, front, tiles, window)
+        layers = await asyncio.to_thread(plan_layers, front, self.at_most)
+        tiles = await stored.tiles(front, plan_window(front, window), layers)
+        pixels = await asyncio.to_thread(decode_window, front, tiles, window, layers)
         return _buffer(pixels[rest], chunk_spec)
 
 
@@ -240,9 +248,11 @@ class _Stored:
         self._head = head
         return parse_front(head[:size])
 
-    async def tiles(self, front: Front, needed: Sequence[int]) -> dict[int, bytes]:
-        """The bytes of tiles, by index; neighbours come in one request."""
-        extents = {index: front.extent(index) for index in needed}
+    async def tiles(
+        self, front: Front, needed: Sequence[int], layers: int | None
+    ) -> dict[int, bytes]:
+        """The bytes of tiles, or of their first layers, by index; neighbours come together."""
+        extents = {index: front.extent(index, layers) for index in needed}
         runs = _runs([(offset, offset + length) for offset, length in extents.values()])
         parts = await asyncio.gather(*(self._read(start, stop) for start, stop in runs))
         loaded = [(start, part or b"") for (start, _), part in zip(runs, parts, strict=True)]

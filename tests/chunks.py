@@ -68,8 +68,7 @@ def tiles_of(header: Header) -> st.SearchStrategy[list[TileData]]:
         tile = st.builds(
             TileData,
             layers=st.tuples(*[st.binary(max_size=300)] * layers),
-            checksum=CHECKSUMS,
-            partial_checksums=st.tuples(*[CHECKSUMS] * (layers - 1)),
+            checksums=st.tuples(*[CHECKSUMS] * layers),
             **sections,
         )
         height, width = header.shape[-2:]
@@ -118,8 +117,7 @@ def full_tiles() -> list[TileData]:
             overrides=b"o" * size,
             mask=b"mask",
             residual=b"residual" * size,
-            checksum=0xFFFFFFFF - size,
-            partial_checksums=(size,),
+            checksums=(size, 0xFFFFFFFF - size),
         )
         for size in (1, 2)
     ]

@@ -64,7 +64,7 @@ def known_models(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """For training of tiny models, where threads of torch would only wait for each other."""
+    """For tiny models, where threads of torch would only wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

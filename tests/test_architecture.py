@@ -30,7 +30,7 @@ RANK = {
             "codec",
             "numcodec serializer carried",
             "cube evaluate",
-            "archive stac",
+            "archive stac reading",
             "ingest train inpaint",
             "cli",
         ]

@@ -236,7 +236,7 @@ def test_a_stream_of_other_symbols_is_noticed(tiny: str) -> None:
     tile = container.parse_tile(front, 0, data[slice(*_bounds(front))])
     from dataclasses import replace
 
-    forged = container.pack_chunk(front.header, [replace(tile, checksum=tile.checksum ^ 1)])
+    forged = container.pack_chunk(front.header, [replace(tile, checksums=(tile.checksums[0] ^ 1,))])
     with pytest.raises(ChecksumError, match="symbols"):
         decode_chunk(forged)
     other = container.pack_chunk(replace(front.header, quality=0), [tile])

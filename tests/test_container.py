@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+from dataclasses import replace
 
 import google_crc32c
 import numpy as np
@@ -36,8 +37,8 @@ ONE_TILE = usual_header(shape=(1, 12, 64, 64))
 CHUNKS = {
     "constant": pack_chunk(usual_header(), None, constant=7),
     "constant NaN": pack_chunk(usual_header(dtype=">f8", nodata=np.nan), None, constant=np.nan),
-    "one tile": pack_chunk(ONE_TILE, [TileData(layers=(b"stream",), checksum=1)]),
-    "empty streams": pack_chunk(ONE_TILE, [TileData(layers=(b"",), checksum=0)]),
+    "one tile": pack_chunk(ONE_TILE, [TileData(layers=(b"stream",), checksums=(1,))]),
+    "empty streams": pack_chunk(ONE_TILE, [TileData(layers=(b"",), checksums=(0,))]),
     "everything": pack_chunk(full_header(), full_tiles()),
 }
 damaged = pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS.keys())
@@ -154,7 +155,7 @@ def test_a_forged_front_is_an_error_or_makes_sense(chunk: bytes, data: st.DataOb
 
 def test_a_hostile_number_of_tiles_costs_no_memory() -> None:
     header = usual_header(shape=(1, 1, 1, 2**31 - 1), dtype="|u1", bands=("B02",), tile=2**21)
-    front = bytearray(pack_chunk(header, [TileData(layers=(b"",), checksum=0)] * 1024))
+    front = bytearray(pack_chunk(header, [TileData(layers=(b"",), checksums=(0,))] * 1024))
     front = front[: front_size(bytes(front))]
     sides = front.index(struct.pack("<H", 2**21 // 64) + struct.pack("<H", 64))
     front[sides : sides + 2] = struct.pack("<H", 1)
@@ -166,7 +167,7 @@ def test_a_hostile_number_of_tiles_costs_no_memory() -> None:
 
 
 def test_a_tile_of_another_chunk_is_an_error() -> None:
-    tiles = [TileData(layers=(bytes([n]) * 50,), checksum=n) for n in range(4)]
+    tiles = [TileData(layers=(bytes([n]) * 50,), checksums=(n,)) for n in range(4)]
     front, _ = parse_chunk(pack_chunk(usual_header(), tiles))
     swapped, _ = parse_chunk(chunk := pack_chunk(usual_header(), tiles[::-1]))
     start, size = swapped.extent(0)
@@ -185,11 +186,11 @@ def test_a_reader_may_stop_after_a_layer_and_leave_the_residual() -> None:
         side=tile.side,
         overrides=tile.overrides,
         mask=tile.mask,
-        checksum=tile.partial_checksums[0],
+        checksums=tile.checksums[:1],
     )
     start, size = front.extent(1, layers=2)
     both = parse_tile(front, 1, chunk[start : start + size], layers=2)
-    assert (both.layers, both.residual, both.checksum) == (tile.layers, b"", tile.checksum)
+    assert (both.layers, both.residual, both.checksums) == (tile.layers, b"", tile.checksums)
     assert start + size + len(tile.residual) == len(chunk)
 
 
@@ -243,7 +244,7 @@ def test_a_constant_chunk_has_nothing_of_a_model() -> None:
 
 
 def test_masks_need_a_nodata_value() -> None:
-    tile = TileData(layers=(b"",), mask=b"mask", checksum=0)
+    tile = TileData(layers=(b"",), mask=b"mask", checksums=(0,))
     with pytest.raises(ConfigError, match="nodata"):
         pack_chunk(usual_header(shape=(12, 64, 64), nodata=None), [tile])
     chunk = pack_chunk(usual_header(shape=(12, 64, 64), nodata=0), [tile])
@@ -260,8 +261,8 @@ def test_masks_need_a_nodata_value() -> None:
         (None, 65536),
         (None, 0.5),
         ([], None),
-        ([TileData(layers=(b"",), checksum=0)] * 3, None),
-        ([*[TileData(layers=(b"",), checksum=0)] * 2, *full_tiles()], None),
+        ([TileData(layers=(b"",), checksums=(0,))] * 3, None),
+        ([*[TileData(layers=(b"",), checksums=(0,))] * 2, *full_tiles()], None),
     ],
 )
 def test_chunks_that_make_no_sense_are_refused(
@@ -272,7 +273,7 @@ def test_chunks_that_make_no_sense_are_refused(
 
 
 def test_a_usual_header_and_index_are_small() -> None:
-    tile = TileData(layers=(bytes(40_000),), mask=bytes(30), checksum=0)
+    tile = TileData(layers=(bytes(40_000),), mask=bytes(30), checksums=(0,))
     for header in (usual_header(), usual_header(scale=1e4, offset=-1000, shape=(8, 12, 512, 512))):
         chunk = pack_chunk(header, [tile] * 4)
         beside = len(chunk) - 4 * 40_030
@@ -283,7 +284,8 @@ def test_a_usual_header_and_index_are_small() -> None:
 
 def test_the_front_of_thousands_of_tiles_is_announced_by_its_prefix() -> None:
     header = usual_header(shape=(1, 12, 4096, 2048), dtype="|u1", tile=64)
-    tiles = [TileData(layers=(bytes(1000),), checksum=n, mask=b"m", side=b"s") for n in range(2048)]
+    one = TileData(layers=(bytes(1000),), mask=b"m", side=b"s", checksums=(0,))
+    tiles = [replace(one, checksums=(n,)) for n in range(2048)]
     chunk = pack_chunk(header, tiles)
     size = front_size(chunk[:PREFIX])
     assert PREFIX < size <= 96 + 20 * 2048

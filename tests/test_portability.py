@@ -6,13 +6,18 @@ import importlib.util
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tests.draws import draw
 from tests.tiny import elic_artifact, temporal_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tec_zarr.models.artifact import Artifact
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "portability.py"
 
@@ -28,16 +33,19 @@ def harness() -> Any:
     return module
 
 
-@pytest.mark.parametrize("family", ["elic", "tt", "flextec"])
+MODELS: dict[str, Callable[[], Artifact]] = {
+    "elic": elic_artifact,
+    "tt": temporal_artifact,
+    "flextec": partial(temporal_artifact, repacked=True),
+    "layered": partial(temporal_artifact, repacked=True, budgets=(4, 8, 16)),
+}
+
+
+@pytest.mark.parametrize("family", MODELS)
 def test_what_one_instruction_set_writes_another_reads(
     harness: Any, tmp_path: Path, family: str
 ) -> None:
-    make = (
-        elic_artifact
-        if family == "elic"
-        else partial(temporal_artifact, repacked=family == "flextec")
-    )
-    make().save(tmp_path / "model.tec.safetensors")
+    MODELS[family]().save(tmp_path / "model.tec.safetensors")
     steps = 1 if family == "elic" else 3
     hills = 1500 + 300 * np.cumsum(draw("tiles", (4, steps, 12, 64, 64), 0.2), -1)
     tiles = np.clip(hills, 1, 9000).astype(np.uint16)

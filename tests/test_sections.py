@@ -21,16 +21,14 @@ def test_tiles_come_back_by_way_of_the_index() -> None:
 
 
 def test_segments_have_their_checksums_in_the_index() -> None:
-    packed, (body,) = pack_tiles(
-        [TileData(layers=(b"ab", b"c"), checksum=2, partial_checksums=(1,))]
-    )
+    packed, (body,) = pack_tiles([TileData(layers=(b"ab", b"c"), checksums=(1, 2))])
     index = parse_index(Reader(packed), 1)
     assert body == b"\x01\0\0\0ab\x02\0\0\0c"
     assert index.checksums.tolist() == [[crc32c(body[:6]), crc32c(body[6:])]]
 
 
 def test_sizes_take_as_few_bytes_as_the_largest_of_their_kind() -> None:
-    tiles = [TileData(layers=(bytes(size),), checksum=0, side=b"s") for size in (0, 255, 256)]
+    tiles = [TileData(layers=(bytes(size),), checksums=(0,), side=b"s") for size in (0, 255, 256)]
     assert pack_tiles(tiles[:2])[0][:10] == bytes([1, 0, 1, 0, 1, 0]) + b"\1\1" + b"\x00\xff"
     packed = pack_tiles(tiles)[0]
     assert packed[:6] == bytes([1, 0, 1, 0, 2, 0])
@@ -59,13 +57,18 @@ def test_an_index_that_makes_no_sense_is_an_error(index: bytes) -> None:
 
 
 def test_tiles_must_have_the_same_layers() -> None:
-    one = TileData(layers=(b"",), checksum=0)
+    one = TileData(layers=(b"",), checksums=(0,))
     for tiles in ([], [one, *full_tiles()]):
         with pytest.raises(ConfigError, match="layers"):
             pack_tiles(tiles)
 
 
-def test_every_layer_but_the_last_has_a_partial_checksum() -> None:
-    for layers, partial in (((), ()), ((b"", b""), ()), ((b"",), (1,)), ((b"",) * 256, (0,) * 255)):
+def test_every_layer_has_a_checksum() -> None:
+    for layers, checksums in (
+        ((), ()),
+        ((b"", b""), (0,)),
+        ((b"",), (0, 1)),
+        ((b"",) * 256, (0,) * 256),
+    ):
         with pytest.raises(ConfigError, match="layer"):
-            TileData(layers=layers, checksum=0, partial_checksums=partial)
+            TileData(layers=layers, checksums=checksums)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tec_zarr.models.priors import Coded, Grid
     from tec_zarr.models.temporal import Temporal
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = {"tt": False, "flextec": True}
 SIZE = (64, 128)
 

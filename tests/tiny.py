@@ -147,13 +147,16 @@ def elic_artifact(width: int = 8, groups: tuple[int, ...] = (4, 4, 8)) -> Artifa
     return model.to_artifact({"summary": "random weights, for tests"})
 
 
-def temporal_artifact(*, repacked: bool = False, width: int = 32) -> Artifact:
+def temporal_artifact(
+    *, repacked: bool = False, width: int = 32, budgets: tuple[int, ...] = (16,)
+) -> Artifact:
     """A TEC-TT or FlexTEC with all 12 bands and narrow networks; symbols span some tens."""
     scales = exact.deviations(0.01, 64.01, 48)
     bins = exact.bins(scales)
     tokens = tuple(range(1, 17)) if repacked else (16,)
     config = TemporalConfig(
         bands=S2L2A, qualities=tuple(map(float, tokens)) if repacked else (20.0,), sent=tokens,
+        budgets=budgets,
         channels=(6, 8, 8), latents=64 if repacked else 12, width=width, heads=4, layers=(1, 1, 2),
         expansion=2, scales=(0.01, 64.01), bins=bins, repacked=repacked,
     )  # fmt: skip

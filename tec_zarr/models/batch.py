@@ -12,7 +12,7 @@ from tec_zarr.container import Header, TileData
 from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.errors import ChecksumError
 from tec_zarr.models import squares
-from tec_zarr.models.coding import Checked, Recorder, Replay
+from tec_zarr.models.coding import Checked, Recorder, Replay, pack_lists, parse_lists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tec_zarr.header import Replication
+    from tec_zarr.models.coding import Coder, Guard
     from tec_zarr.models.model import Model
     from tec_zarr.models.pixels import Units
     from tec_zarr.models.priors import Coded, Grid
@@ -76,23 +77,27 @@ def decode_tiles(
 ) -> Coded:
     """Read the symbols of tiles of equal `shape` (frames, band, y, x); `nodata` is `masks_of` them.
 
-    Raises ChecksumError if they are not those that the encoder saw.
+    All layers are read that the tiles have. Raises ChecksumError if the symbols are not those that
+    the encoder saw.
     """
     model = units.model
     absent = None if nodata is None else np.logical_and.reduce(nodata, axis=(2, 3, 4))
-    decoder = Decoder(model.tables, [tile.layers[0] for tile in tiles])
-    guard = Replay([tile.overrides for tile in tiles])
-    checked = Checked(decoder, guard, model.tables, len(tiles))
-    coded = model.code(checked, None, _grid(units, (len(tiles), *shape), absent), quality)
-    decoder.finish()
-    guard.finish()
-    for tile, checksum in zip(tiles, checked.checksums, strict=True):
-        if tile.checksum != checksum:
-            raise ChecksumError(
-                "the decoded symbols are not those that were encoded: this machine computes the "
-                "model differently. Please report the processor and the versions of torch, numpy "
-                "and tec-zarr"
-            )
+    streams = zip(*(tile.layers for tile in tiles), strict=True)
+    decoders = [Decoder(model.tables, own) for own in streams]
+    count = len(model.layers(quality))
+    lists = zip(*(parse_lists(tile.overrides, count) for tile in tiles), strict=True)
+    guards = [Replay(own) for own, _ in zip(lists, decoders, strict=False)]
+    layers = stacked(model, decoders, guards, len(tiles))
+    coded = model.code(layers[0], None, _grid(units, (len(tiles), *shape), absent), quality)
+    for decoder, guard in zip(decoders, guards, strict=True):
+        decoder.finish()
+        guard.finish()
+    if [tile.checksums for tile in tiles] != _checksums(layers):
+        raise ChecksumError(
+            "the decoded symbols are not those that were encoded: this machine computes the "
+            "model differently. Please report the processor and the versions of torch, numpy "
+            "and tec-zarr"
+        )
     return model.with_sides(coded, [tile.side for tile in tiles])
 
 
@@ -124,11 +129,30 @@ def pixels_of(
 
 
 def _write(model: Model, coded: Coded, grid: Grid, quality: int) -> tuple[list[TileData], Coded]:
-    encoder, guard = Encoder(model.tables, grid.tiles), Recorder(grid.tiles)
-    checked = Checked(encoder, guard, model.tables, grid.tiles)
-    seen = model.code(checked, coded, grid, quality)
-    sections = zip(encoder.finish(), guard.finish(), checked.checksums, strict=True)
-    return [TileData(layers=(s,), overrides=o, checksum=c) for s, o, c in sections], seen
+    count = len(model.layers(quality))
+    encoders = [Encoder(model.tables, grid.tiles) for _ in range(count)]
+    guards = [Recorder(grid.tiles) for _ in range(count)]
+    layers = stacked(model, encoders, guards, grid.tiles)
+    seen = model.code(layers[0], coded, grid, quality)
+    streams = zip(*(encoder.finish() for encoder in encoders), strict=True)
+    overrides = map(pack_lists, zip(*(guard.finish() for guard in guards), strict=True))
+    sections = zip(streams, overrides, _checksums(layers), strict=True)
+    return [TileData(layers=s, overrides=o, checksums=c) for s, o, c in sections], seen
+
+
+def stacked(
+    model: Model, coders: Sequence[Coder], guards: Sequence[Guard], tiles: int
+) -> list[Checked]:
+    """A coder for each layer that knows those above it."""
+    layers: list[Checked] = []
+    for coder, guard in zip(reversed(coders), reversed(guards), strict=True):
+        layers.insert(0, Checked(coder, guard, model.tables, tiles, tuple(layers)))
+    return layers
+
+
+def _checksums(layers: Sequence[Checked]) -> list[tuple[int, ...]]:
+    """Of each tile, one a layer."""
+    return list(zip(*(layer.checksums for layer in layers), strict=True))
 
 
 def _grid(units: Units, shape: tuple[int, ...], absent: NDArray[np.bool_] | None) -> Grid:

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from tec_zarr.errors import FormatError, TecError
-from tec_zarr.wire import parse_varints, varint
+from tec_zarr.wire import Reader, parse_varints, varint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,6 +66,10 @@ class GuardedCoder(Coder, Protocol):
 
     @property
     def guard(self) -> Guard: ...
+
+    @property
+    def above(self) -> Sequence[GuardedCoder]:
+        """Of the layers above this one, as far as they are written or read."""
 
 
 class Recorder:
@@ -140,8 +144,15 @@ class Checked:
     do not count: how many there are may depend on the other tiles of a batch.
     """
 
-    def __init__(self, coder: Coder, guard: Guard, tables: Tables, tiles: int) -> None:
-        self.coder = coder
+    def __init__(
+        self,
+        coder: Coder,
+        guard: Guard,
+        tables: Tables,
+        tiles: int,
+        above: Sequence[GuardedCoder] = (),
+    ) -> None:
+        self.coder, self.above = coder, above
         self._guard, self._tables = guard, tables
         self.checksums = [0] * tiles
 
@@ -178,6 +189,28 @@ def parse_places(section: bytes) -> Wide:
         raise FormatError("an override lies beyond the values of any tile")
     places: Wide = np.cumsum(gaps + 1) - 1
     return places
+
+
+def pack_lists(lists: Sequence[bytes]) -> bytes:
+    """The overrides of a tile: the list of its only layer, or those of all, each with its length.
+
+    >>> pack_lists([b"ab", b""]).hex()
+    '02616200'
+    """
+    if len(lists) == 1:
+        return lists[0]
+    return b"".join(varint(len(own)) + own for own in lists) if any(lists) else b""
+
+
+def parse_lists(section: bytes, layers: int) -> list[bytes]:
+    """Inverse of `pack_lists`; FormatError if it does not write such bytes."""
+    if layers == 1 or not section:
+        return [section, *[b""] * (layers - 1)]
+    reader = Reader(section)
+    lists = [reader.take(reader.varint()) for _ in range(layers)]
+    if reader.left or not any(lists):
+        raise FormatError(f"overrides of a tile that are no lists for its {layers} layers")
+    return lists
 
 
 def _flat(values: Tensor, tiles: int) -> Tensor:

@@ -52,6 +52,9 @@ class Model(Protocol):
     def stride(self) -> int:
         """Tile sides are padded to a multiple of it, in pixels."""
 
+    def layers(self, quality: int) -> tuple[float, ...]:
+        """The quality that each layer of a chunk brings, given its quality code."""
+
     def grid(self, tiles: int, frames: int, size: tuple[int, int]) -> Grid:
         """Latent sizes of a batch of tiles of `size` (y, x) pixels, multiples of `stride`."""
 
@@ -62,7 +65,10 @@ class Model(Protocol):
         """
 
     def code(self, coder: GuardedCoder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
-        """Write `coded`, or read it if None; returns what readers see."""
+        """Write `coded`, or read it if None; returns what readers see.
+
+        `coder` is that of the first layer; it knows those above it.
+        """
 
     def harmed(self, given: Coded, seen: Coded) -> Ints:
         """(tiles,): 1 for tiles to be coded whole, having seen what readers would see."""
@@ -109,6 +115,10 @@ class Banded(nn.Module):
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("std", torch.ones(count))
         self.register_buffer("covariance", torch.eye(count))
+
+    def layers(self, quality: int) -> tuple[float, ...]:
+        """The quality that each layer of a chunk brings: there is one."""
+        return (self.qualities[quality],)
 
 
 class Sideless(Banded):

@@ -11,6 +11,7 @@ between bitstream and integers: they run in float64, and latents are integers as
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from tec_zarr.models.transformer import EPSILON, Decoder, Encoder
 from tec_zarr.models.windows import MARGIN, SIDE, from_windows, repacked, surroundings, to_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -72,6 +73,9 @@ class SequencePrior(nn.Module):
         `sent` says which tokens are in the stream: (tiles, frames, windows, tokens), or what
         broadcasts to it. The maps returned are the latents as readers see them and, in float32,
         features (tiles, frames, width, y, x); both are zero in absent frames.
+
+        Context is what a reader of the first layer sees, so that layers above it, which `coder`
+        knows, can be left out.
         """
         walk = _Walk(self, coder, grid)
         given = None if latents is None else walk.by_step(self.windows_of(latents.flatten(0, 1)))
@@ -79,10 +83,10 @@ class SequencePrior(nn.Module):
         asked = walk.by_step(asked.flatten(0, 1))
         done: list[tuple[Tensor, Tensor]] = []
         for step in range(walk.steps):
-            if done:
-                walk.remember(step - 1, done[-1][0])
-            found = walk.code(step, None if given is None else given[:, step], asked[:, step])
-            done.append((self.maps_of(found[0], grid), self.maps_of(found[1], grid)))
+            base, line = walk.code(step, None if given is None else given[:, step], asked[:, step])
+            done.append((self.maps_of(line.tokens, grid), self.maps_of(line.features, grid)))
+            if step + 1 < walk.steps:
+                walk.remember(step, self.maps_of(base.tokens, grid))
         maps = (torch.stack(own, 1) for own in zip(*done, strict=True))
         maps = (m.reshape(grid.tiles, grid.frames, *m.shape[2:]) for m in maps)
         return Coded(tuple(maps), np.ones(grid.tiles, np.int32))
@@ -92,11 +96,12 @@ class SequencePrior(nn.Module):
         tokens = to_windows(latents)
         return repacked(tokens) if self.config.repacked else tokens
 
-    def maps_of(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """Invert `windows_of`, for windows of any number of maps, (n * windows, tokens, c)."""
-        tokens = repacked(tokens) if self.config.repacked else tokens
+    def maps_of(self, tokens: Sequence[Tensor], grid: Grid) -> Tensor:
+        """Invert `windows_of`, given each token, (n * windows, c), of any number of maps."""
+        windows = torch.stack(list(tokens), 1)
+        windows = repacked(windows) if self.config.repacked else windows
         rows, columns = (side // SIDE for side in grid.sizes[0])
-        return from_windows(tokens.unflatten(0, (-1, rows * columns)), rows)
+        return from_windows(windows.unflatten(0, (-1, rows * columns)), rows)
 
     def encoded(self, latents: Tensor) -> Tensor:
         """What past frames (n, c, y, x) tell each window: (n * windows, tokens around, width)."""
@@ -127,11 +132,42 @@ class SequencePrior(nn.Module):
         )
 
 
+@dataclass
+class _Line:
+    """What is known of one frame of each series, token by token."""
+
+    there: Tensor
+    """(windows,): whether they have data."""
+
+    memories: list[Memory]
+    before: Tensor
+    """The last token (windows that are there, c)."""
+
+    tokens: list[Tensor] = field(default_factory=list)
+    """(windows, c) each."""
+
+    features: list[Tensor] = field(default_factory=list)
+    """(windows, width) each, in float32."""
+
+    def add(self, token: Tensor, seen: Tensor) -> None:
+        """The next token, and its features where there is data."""
+        self.tokens.append(token)
+        self.features.append(seen.new_zeros((len(token), seen.shape[1]), dtype=torch.float32))
+        self.features[-1][self.there] = seen.float()
+        self.before = token[self.there]
+
+    def copy(self) -> _Line:
+        """One to go on with while this one stays; tensors are never changed."""
+        memories = [replace(memory) for memory in self.memories]
+        return replace(self, memories=memories, tokens=[*self.tokens], features=[*self.features])
+
+
 class _Walk:
     """A batch on its way through time. Windows of all its tiles and series go together."""
 
     def __init__(self, prior: SequencePrior, coder: GuardedCoder, grid: Grid) -> None:
-        self.prior, self.coder, self.tiles = prior, coder, grid.tiles
+        self.prior, self.tiles = prior, grid.tiles
+        self.coders = (coder, *coder.above)
         self.windows = grid.sizes[0][0] * grid.sizes[0][1] // TOKENS
         self.steps = grid.frames // grid.series
         series, device = grid.tiles * grid.series, grid.device
@@ -149,21 +185,22 @@ class _Walk:
         """Frames (tiles * frames, windows, ...) as (tiles * series, steps, windows, ...)."""
         return frames.unflatten(0, (-1, self.steps))
 
-    def code(self, step: int, given: Tensor | None, sent: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (windows, tokens, c) of one frame of each series, and features (..., width)."""
+    def code(self, step: int, given: Tensor | None, sent: Tensor) -> tuple[_Line, _Line]:
+        """One frame of each series, as the first layer alone shows it and as all layers do.
+
+        Each layer goes on where the tokens of the one below it end, and forecasts those above.
+        """
         there = self._there(step)
-        sent = sent.flatten(0, 1) & there[:, None]
         memories = self.prior.decoder.memories(self._context(there))
-        before = self.prior.first.expand(int(there.sum()), -1)
-        tokens, features = [], []
-        for index in range(TOKENS):
-            seen = self.prior.features(before, index, memories)
-            target = None if given is None else given[:, :, index].flatten(0, 1)
-            tokens.append(self._code(target, seen, there, sent[:, index, None]))
-            features.append(seen.new_zeros((len(there), seen.shape[1]), dtype=torch.float32))
-            features[-1][there] = seen.float()
-            before = tokens[-1][there]
-        return torch.stack(tokens, 1), torch.stack(features, 1)
+        line = _Line(there, memories, self.prior.first.expand(int(there.sum()), -1))
+        given = None if given is None else given.flatten(0, 1)
+        sent = sent.flatten(0, 1) & there[:, None]
+        shown = []
+        for coder, stop in zip(self.coders, self.prior.config.budgets, strict=False):
+            self._extend(line, coder, given, sent[:, :stop])
+            shown.append(line.copy())
+            self._extend(shown[-1], coder, given, torch.zeros_like(sent))
+        return shown[0], shown[-1]
 
     def remember(self, step: int, latents: Tensor) -> None:
         """Take the frames of a step, (series, c, y, x), for the ones after it."""
@@ -182,32 +219,41 @@ class _Walk:
             return self.beginning
         return self.prior.context(self.older[there], self.newer[there])
 
-    def _code(self, target: Tensor | None, seen: Tensor, there: Tensor, sent: Tensor) -> Tensor:
+    def _extend(self, line: _Line, coder: GuardedCoder, given: Tensor | None, sent: Tensor) -> None:
+        """Code further tokens of a frame, as many as `sent` (windows, tokens) tells about."""
+        for index in range(len(line.tokens), sent.shape[1]):
+            seen = self.prior.features(line.before, index, line.memories)
+            target = None if given is None else given[:, index]
+            line.add(self._code(coder, target, seen, line.there, sent[:, index, None]), seen)
+
+    def _code(
+        self, coder: GuardedCoder, target: Tensor | None, seen: Tensor, there: Tensor, sent: Tensor
+    ) -> Tensor:
         """One token (windows, c) of each window, given the features of those that are `there`."""
         steps = self.prior.steps(seen)
         values = torch.zeros((len(there), *steps.shape[1:]), dtype=torch.float64)
         values = values.to(seen.device)
         values[there] = steps.double()
-        whole = self.coder.guard(values.view(self.tiles, -1)).view(values.shape)
+        whole = coder.guard(values.view(self.tiles, -1)).view(values.shape)
         place, mean = whole[:, 0].long().clamp_(0, len(self.bins) - 1), whole[:, 1]
         # Below the mean if the token is sent, next to it if it is not: integers all the way.
         shift = (mean + torch.where(sent, 0, FINE // 2)).div(FINE, rounding_mode="floor")
         part = (mean % FINE) * self.bins[place] // FINE
         rows = torch.where(sent, self._firsts[place] + part, self.bins.sum())
         symbols = None if target is None else torch.where(sent, target - shift, 0)
-        return self._coded(symbols, rows) + shift
+        return self._coded(coder, symbols, rows) + shift
 
     @property
     def _firsts(self) -> Tensor:
         """The first table row of each scale."""
         return self.bins.cumsum(0) - self.bins
 
-    def _coded(self, symbols: Tensor | None, rows: Tensor) -> Tensor:
+    def _coded(self, coder: GuardedCoder, symbols: Tensor | None, rows: Tensor) -> Tensor:
         flat = rows.to("cpu", torch.int32).view(self.tiles, -1).numpy()
         given = (
             None if symbols is None else symbols.to("cpu", torch.int32).reshape(flat.shape).numpy()
         )
-        return torch.from_numpy(self.coder(given, flat)).to(rows.device).view(rows.shape)
+        return torch.from_numpy(coder(given, flat)).to(rows.device).view(rows.shape)
 
 
 def _head(width: int, latents: int) -> nn.Sequential:

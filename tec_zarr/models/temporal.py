@@ -50,6 +50,9 @@ class TemporalConfig:
     sent: tuple[int, ...]
     """How many tokens of a window are sent, for each quality code."""
 
+    budgets: tuple[int, ...] = (TOKENS,)
+    """How many tokens are known after each layer of a chunk; one layer has them all."""
+
     channels: tuple[int, int, int] = (128, 160, 192)
     """Channels inside the transform, from the frame on."""
 
@@ -104,6 +107,12 @@ class Temporal(Sideless):
         """Tile sides are padded to a multiple of it, in pixels."""
         return STRIDE
 
+    def layers(self, quality: int) -> tuple[float, ...]:
+        """The quality that each layer of a chunk brings, given its quality code."""
+        sent = self.config.sent
+        lower = [tokens for tokens in self.config.budgets if tokens < sent[quality]]
+        return (*(self.qualities[sent.index(k)] for k in lower), self.qualities[quality])
+
     def grid(self, tiles: int, frames: int, size: tuple[int, int]) -> Grid:
         """Size of the latents of tiles of `size` (y, x) pixels, multiples of `stride`."""
         place = (size[0] // PLACE, size[1] // PLACE)
@@ -156,5 +165,8 @@ def _check(config: TemporalConfig) -> None:
         raise ModelMismatchError(f"rows of a scale that do not divide {FINE}: {config.bins}")
     if len(config.sent) != len(config.qualities) or max(config.sent) > TOKENS:
         raise ModelMismatchError(f"{config.sent} are no tokens for each of the model's qualities")
+    budgets = config.budgets
+    if sorted({0, *budgets, TOKENS}) != [0, *budgets] or not {*budgets[:-1]} <= {*config.sent}:
+        raise ModelMismatchError(f"layers of {budgets} tokens, where {config.sent} can be sent")
     if config.width % config.heads:
         raise ModelMismatchError(f"{config.heads} heads do not divide {config.width} features")
