@@ -54,6 +54,7 @@ def test_context_sums_are_exact(data: st.DataObject) -> None:
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     weight = random.integers(-(2**15), 2**15, (4, 6, 3, 3))
     logs = random.integers(0, 100, (2, 6, 5, 7))
+    logs[random.random(logs.shape) > data.draw(st.sampled_from([0.2, 1.0]))] = 0
     padded = np.pad(logs, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     expected = np.zeros((2, 4, 5, 7), np.int64)
     for dy in range(3):
@@ -62,7 +63,8 @@ def test_context_sums_are_exact(data: st.DataObject) -> None:
             expected += np.einsum("hc,ncyx->nhyx", weight[:, :, dy, dx], window)
     bias = random.integers(-(2**15), 2**15, 4)
     expected = (expected + bias[:, None, None] >> WEIGHT_BITS).clip(0, HIDDEN_LIMIT)
-    found = neighbourhood(*(torch.from_numpy(part).double() for part in (logs, weight, bias)))
+    parts = [torch.from_numpy(part).double() for part in (logs[:, :2], logs[:, 2:])]
+    found = neighbourhood(parts, *(torch.from_numpy(part).double() for part in (weight, bias)))
     assert (found.numpy() == expected).all()
 
 

@@ -82,20 +82,20 @@ def shifted(total: Tensor, bits: int) -> Tensor:
     return torch.floor(total * 2.0**-bits)
 
 
-def neighbourhood(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def neighbourhood(logs: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
     """Hidden units: a 3x3 convolution with replicated borders, in units of LOG_UNIT, cut.
 
-    `logs` is (n, c, y, x), `weight` (hidden, c, 3, 3), `bias` (hidden,). A library convolution may
-    choose an algorithm that is not exact. Where few magnitudes are not zero, only these are looked
-    at; else one product, then nine shifted sums.
+    `logs` are maps (n, c, y, x), to be joined along channels; `weight` is (hidden, all c, 3, 3),
+    `bias` (hidden,). A library convolution may choose an algorithm that is not exact. Where few
+    magnitudes are not zero, only these are looked at; else one product, then nine shifted sums.
     """
-    local = logs.device.type == "cpu"
-    if loops.spread and local and _filled(logs.numpy()) < MOST_SPREAD:
+    local = logs[0].device.type == "cpu"
+    if loops.spread and local and _filled(logs) < MOST_SPREAD:
         return _spread(logs, weight, bias)
     hidden, channels = weight.shape[:2]
-    height, width = logs.shape[2:]
+    height, width = logs[0].shape[2:]
     taps = weight.permute(2, 3, 0, 1).reshape(9 * hidden, channels)
-    products = (taps @ logs.flatten(2)).view(-1, 9, hidden, height, width)
+    products = (taps @ torch.cat(list(logs), 1).flatten(2)).view(-1, 9, hidden, height, width)
     if loops.gather and local:
         found = torch.empty_like(products[:, 0])
         loops.gather(products.numpy(), bias.numpy(), _limits(found), found.numpy())
@@ -109,22 +109,23 @@ def neighbourhood(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return shifted(total, WEIGHT_BITS).clamp_(0, HIDDEN_LIMIT)
 
 
-def _spread(logs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _spread(logs: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
     """What `neighbourhood` returns, from the magnitudes that are not zero; channels-last."""
     hidden, channels = weight.shape[:2]
-    count, _, height, width = logs.shape
+    count, _, height, width = logs[0].shape
     taps = weight.flip(3).permute(1, 2, 3, 0).reshape(channels, 3, 3 * hidden)
-    sums = logs.new_zeros(count, height, (width + 4) * hidden)
-    loops.spread(logs.numpy(), taps.numpy(), sums.numpy())
-    found = logs.new_empty(count, height, width, hidden)
+    sums = bias.new_zeros(count, height, (width + 4) * hidden)
+    for part, own in zip(logs, taps.split([len(part[0]) for part in logs]), strict=True):
+        loops.spread(part.numpy(), own.numpy(), sums.numpy())
+    found = bias.new_empty(count, height, width, hidden)
     loops.settle(sums.numpy(), bias.numpy(), _limits(found), found.numpy())
     return found.permute(0, 3, 1, 2)
 
 
-def _filled(logs: NDArray[Any]) -> float:
+def _filled(logs: Sequence[Tensor]) -> float:
     """About what share of magnitudes is not zero: every eighth line tells."""
-    lines = logs[:, :, ::8]
-    return np.count_nonzero(lines) / max(1, lines.size)
+    lines = [part.numpy()[:, :, ::8] for part in logs]
+    return sum(map(np.count_nonzero, lines)) / max(1, sum(part.size for part in lines))
 
 
 def _limits(units: Tensor) -> NDArray[Any]:
@@ -172,9 +173,8 @@ class Activity:
         """What the neighbourhood adds to the bias, (n, channels, y, x)."""
         if self.weight is None or self.hidden_bias is None or self.out is None:
             raise ModelMismatchError("a context network has a weight without a bias or an output")
-        joined = torch.cat(list(logs), 1)
-        weight = self.weight[:, : joined.shape[1]]
-        hidden = neighbourhood(joined, weight, self.hidden_bias[quality])
+        weight = self.weight[:, : sum(part.shape[1] for part in logs)]
+        hidden = neighbourhood(logs, weight, self.hidden_bias[quality])
         mixed = self.out[:channels] @ hidden.flatten(2)
         return mixed.view(-1, channels, *hidden.shape[2:])
 
