@@ -94,6 +94,14 @@ class _Call:
             for begin in range(start, end, BLOCK):
                 yield tile, slice(begin, min(begin + BLOCK, end))
 
+    def by_tile(self, chosen: NDArray[np.bool_]) -> Iterator[tuple[int, Wide]]:
+        """Tiles with chosen ones (sum of counts,) among the call's symbols, and where these are."""
+        places = chosen.nonzero()[0]
+        ends = places.searchsorted(np.cumsum(self.counts)).tolist()
+        for tile, (start, end) in enumerate(pairwise([0, *ends])):
+            if start < end:
+                yield tile, places[start:end]
+
 
 class Counter:
     """Counts the bits of some tiles as an encoder would write them."""
@@ -131,11 +139,10 @@ class Counter:
         """Count; returns the places of the symbols' entries."""
         places = np.empty(len(symbols), np.int64)
         for tile, part in call.parts():
-            found = places[part]
-            self._content[tile] += self._tables.find(symbols[part], call.rows[part], found)
-            escaped = symbols[part][self._tables.is_escape.take(found)]
-            if len(escaped):
-                self._escape(tile, escaped)
+            cost = self._tables.find(symbols[part], call.rows[part], places[part])
+            self._content[tile] += cost
+        for tile, escaped in call.by_tile(self._tables.is_escape.take(places)):
+            self._escape(tile, symbols[escaped])
         return places
 
     def _escape(self, tile: int, values: Ints) -> None:
@@ -203,18 +210,12 @@ class Decoder:
             raise FormatError("a symbol stream has fewer symbols than there should be")
         places = self._reader.read(self._tables, self._lanes, call.counts, call.rows)
         values = self._tables.symbols.take(places)
-        for tile, part in call.parts():
-            self._unescape(tile, values[part])
+        for tile, escaped in call.by_tile(values == ESCAPED):
+            values[escaped], rest = escapes.parse(self._escaped[tile], len(escaped))
+            self._escaped[tile] = rest
         return call.known(values)
 
     def finish(self) -> None:
         """Raise FormatError unless the streams held just the symbols that were read."""
         if self._left.any() or any(map(len, self._escaped)) or not self._reader.finished():
             raise FormatError("a symbol stream does not end where its symbols do")
-
-    def _unescape(self, tile: int, values: Ints) -> None:
-        """Put in the values of escaped symbols."""
-        escaped = (values == ESCAPED).nonzero()[0]
-        if len(escaped):
-            values[escaped], rest = escapes.parse(self._escaped[tile], len(escaped))
-            self._escaped[tile] = rest

@@ -14,6 +14,7 @@ place on the tile's list of overrides (docs/format.md).
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import google_crc32c
@@ -159,7 +160,8 @@ class Checked:
     def __call__(self, symbols: Ints | None, rows: Ints) -> Ints:
         known = self.coder(symbols, rows)
         places, ends = self._tables.uncertain_places(rows)
-        self._note(np.split(known.ravel().take(places), ends[:-1]))
+        counted = known.ravel().take(places)
+        self._note(counted[start:end] for start, end in pairwise([0, *ends.tolist()]))
         return known
 
     def guard(self, values: Tensor) -> Tensor:
