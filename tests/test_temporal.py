@@ -215,6 +215,7 @@ def test_chunks_come_back_with_nodata_and_series(named: str) -> None:
         {"heads": 5},
         {"width": 16},
         {"repacked": 1, "latents": 13},
+        {"repacked": True},
     ],
 )
 def test_artifacts_that_do_not_fit_are_refused(

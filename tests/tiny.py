@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,25 +149,32 @@ def elic_artifact(width: int = 8, groups: tuple[int, ...] = (4, 4, 8)) -> Artifa
 
 
 def temporal_artifact(
-    *, repacked: bool = False, width: int = 32, budgets: tuple[int, ...] = (16,)
+    *,
+    repacked: bool = False,
+    scales: tuple[float, float, int] = (0.01, 64.01, 48),
+    finest: int = 100,
+    **changes: Any,
 ) -> Artifact:
-    """A TEC-TT or FlexTEC with all 12 bands and narrow networks; symbols span some tens."""
-    scales = exact.deviations(0.01, 64.01, 48)
-    bins = exact.bins(scales)
+    """A TEC-TT or FlexTEC with all 12 bands and narrow networks; symbols span some tens.
+
+    `scales` are the first one, the last one and their number, each with at most `finest` rows.
+    """
+    deviations = exact.deviations(*scales)
+    bins = tuple(min(finest, count) for count in exact.bins(deviations))
     tokens = tuple(range(1, 17)) if repacked else (16,)
     config = TemporalConfig(
         bands=S2L2A, qualities=tuple(map(float, tokens)) if repacked else (20.0,), sent=tokens,
-        budgets=budgets,
-        channels=(6, 8, 8), latents=64 if repacked else 12, width=width, heads=4, layers=(1, 1, 2),
-        expansion=2, scales=(0.01, 64.01), bins=bins, repacked=repacked,
+        channels=(6, 8, 8), latents=64 if repacked else 12, width=32, heads=4, layers=(1, 1, 2),
+        expansion=2, scales=scales[:2], bins=bins, repacked=repacked,
     )  # fmt: skip
+    config = replace(config, **changes)
     model = Temporal(config)
     state = {n: random_layer(n, v.shape) for n, v in model.state_dict().items()}
     state["g_a.13.weight"] *= 3
     _set_statistics(state, S2L2A)
     model.load_state_dict(state)
     model.prior.double()
-    model.tables = exact.shifted(scales, bins)
+    model.tables = exact.shifted(deviations, bins)
     return model.to_artifact({"summary": "random weights, for tests"})
 
 

@@ -22,7 +22,7 @@ from tec_zarr.models.blocks import Rectified, ResidualUnit, analysis, synthesis
 from tec_zarr.models.contexts import rounded
 from tec_zarr.models.model import Sideless, configured, packed, restored
 from tec_zarr.models.priors import Coded, Grid
-from tec_zarr.models.sequence import FINE, TOKENS, SequencePrior
+from tec_zarr.models.sequence import AROUND, FINE, TOKENS, SequencePrior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -168,5 +168,7 @@ def _check(config: TemporalConfig) -> None:
     budgets = config.budgets
     if sorted({0, *budgets, TOKENS}) != [0, *budgets] or not {*budgets[:-1]} <= {*config.sent}:
         raise ModelMismatchError(f"layers of {budgets} tokens, where {config.sent} can be sent")
+    if config.repacked and config.latents % AROUND:
+        raise ModelMismatchError(f"{config.latents} channels to be repacked into {AROUND} tokens")
     if config.width % config.heads:
         raise ModelMismatchError(f"{config.heads} heads do not divide {config.width} features")

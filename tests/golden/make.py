@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.models.artifact import load
 from tests.golden.symbols import integers_of
-from tests.tiny import RGB, elic_artifact, patch_artifact, strided_artifact
+from tests.tiny import RGB, elic_artifact, patch_artifact, strided_artifact, temporal_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,13 @@ def holed(*shape: int) -> NDArray[np.uint16]:
     chunk[..., :20, 30:] = 0
     chunk[..., 0, ::7, ::5] = 0
     chunk[0, 1] = 0
+    return chunk
+
+
+def gapped(*shape: int) -> NDArray[np.uint16]:
+    """The same, and a second date that has no data at all."""
+    chunk = holed(*shape)
+    chunk[1] = 0
     return chunk
 
 
@@ -96,12 +104,37 @@ CASES: dict[str, Callable[[], Case]] = {
         scene(3, 12, 40, 48),
         {"model": "elic", "quality": 10, "bands": None},
     ),
+    "tt-absent-frame": lambda: (
+        gapped(4, 12, 24, 40),
+        {"model": "tt", "quality": 20, "bands": None},
+    ),
+    "layered-series": lambda: (
+        scene(2, 2, 12, 20, 80),
+        {"model": "layered", "quality": 16, "bands": None, "tile": 64},
+    ),
+    "layered-six-tokens": lambda: (
+        holed(3, 12, 32, 40),
+        {"model": "layered", "quality": 6, "bands": None},
+    ),
 }
+
+NARROW: dict[str, Any] = {
+    "channels": (4, 4, 4), "width": 16, "heads": 2, "layers": (1, 1, 1), "expansion": 1,
+    "scales": (0.05, 16.05, 12), "finest": 10,
+}  # fmt: skip
+"""Sizes of temporal models whose files are small."""
+
+LAYERED: dict[str, Any] = {
+    "qualities": tuple(map(float, range(1, 17))), "sent": tuple(range(1, 17)), "budgets": (4, 8, 16)
+}  # fmt: skip
+"""Layers of places: repacked models have 64 latents at least, and large files."""
 
 ARTIFACTS: dict[str, Callable[[], Artifact]] = {
     "patch": patch_artifact,
     "strided": strided_artifact,
     "elic": elic_artifact,
+    "tt": partial(temporal_artifact, **NARROW),
+    "layered": partial(temporal_artifact, **NARROW, **LAYERED),
 }
 
 
