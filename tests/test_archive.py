@@ -244,10 +244,10 @@ def test_nothing_is_written_any_more_when_decompression_has_failed(
     rewrite(target / "s2" / "c" / "0" / "0" / "0" / "0", flip)
     running = []
 
-    def slowly(data: Whatever) -> Whatever:
+    def slowly(data: Whatever, at_most: float | None) -> Whatever:
         running.append(1)
         try:
-            decoded = decode_chunk(data)
+            decoded = decode_chunk(data, at_most)
             time.sleep(0.2)
             return decoded
         finally:
