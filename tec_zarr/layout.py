@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -74,9 +75,19 @@ def check_aligned(name: str, dims: Mapping[Hashable, int], region: Region, unit:
         if start % step or (stop % step and stop != size):
             raise ConfigError(
                 f"writing {name!r} from {start} to {stop} along {dim!r} would decode and encode"
-                f" again chunks that it covers in part, and they lose quality every time; start and"
-                f" end at multiples of {step}, or rewrite the array with other chunks"
+                f" again chunks that it covers in part, and they lose quality every time; "
+                + _way_out(str(dim), start, step, appended=stop == size)
             )
+
+
+def _way_out(dim: str, start: int, step: int, *, appended: bool) -> str:
+    if not (appended and start % step):
+        return f"start and end at multiples of {step}, or rewrite the array with other chunks"
+    return (
+        f"one of {step} is filled up to {start % step}: write this part to a store of its own and"
+        " join them on reading (xr.concat), or write all of it anew from its source (with"
+        f" chunks={{{dim!r}: {math.gcd(start, step)}}}, such parts can be appended)"
+    )
 
 
 def is_aligned(pieces: Sequence[Sequence[int]], unit: Shape) -> bool:

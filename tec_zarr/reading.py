@@ -42,10 +42,10 @@ def open_zarr(
     """Open a store as `xr.open_zarr` does, with TEC arrays at `quality` at most.
 
     Chunks of several layers (FlexTEC, `docs/format.md`) are read up to the best one that is not
-    above `quality`: in format 3 the bytes of the others are not fetched, in both formats they are
-    not decoded. Chunks that hold `quality` or less are read whole. Where a chunk begins with a
-    higher quality, as all of models without layers do, reading it raises `ConfigError`, which names
-    what there is. `options` are those of `xr.open_zarr`.
+    above `quality`: the others are not decoded, and in format 3 not fetched (within shards zarr
+    fetches whole chunks). Chunks that hold `quality` or less are read whole. Where a chunk begins
+    with a higher quality, as all of models without layers do, reading it raises `ConfigError`,
+    which names what there is. `options` are those of `xr.open_zarr`.
 
     What is opened is for reading: its `encoding` refuses to write (`ds.drop_encoding()`).
     """

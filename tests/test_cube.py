@@ -368,7 +368,7 @@ def test_appending_to_a_part_of_a_chunk_is_refused() -> None:
     store = MemoryStore()
     cube = dataset((3, 12, 40, 50))
     cube.tec.to_zarr(store, chunks={"time": 2})
-    with pytest.raises(ConfigError, match=r"from 3 to 6 along 'time'.*multiples of 2"):
+    with pytest.raises(ConfigError, match=r"from 3 to 6 along 'time'.*of its own.*'time': 1"):
         cube.tec.to_zarr(store, append_dim="time")
     assert xr.open_zarr(store).sizes["time"] == 3
 

@@ -278,8 +278,11 @@ def test_last_bits_of_networks_do_not_matter(model: Temporal, chunk: bytes) -> N
         assert all(torch.equal(one, two) for one, two in pairs)
 
 
-@pytest.mark.parametrize("budgets", [(), (4,), (16, 4), (4, 4, 16), (0, 16), (-1, 16), (4, 17)])
-def test_layers_that_make_no_sense_are_refused(artifact: Artifact, budgets: tuple[int]) -> None:
+@pytest.mark.parametrize(
+    "budgets",
+    [(), (4,), (16, 4), (4, 4, 16), (0, 16), (-1, 16), (4, 17), (4.0, 16), 16, "16", None],
+)
+def test_layers_that_make_no_sense_are_refused(artifact: Artifact, budgets: object) -> None:
     fields = {**artifact.fields, "config": {**artifact.fields["config"], "budgets": budgets}}
     with pytest.raises(ModelMismatchError):
         registry.build(replace(artifact, fields=fields))

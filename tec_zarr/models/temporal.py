@@ -165,10 +165,18 @@ def _check(config: TemporalConfig) -> None:
         raise ModelMismatchError(f"rows of a scale that do not divide {FINE}: {config.bins}")
     if len(config.sent) != len(config.qualities) or max(config.sent) > TOKENS:
         raise ModelMismatchError(f"{config.sent} are no tokens for each of the model's qualities")
-    budgets = config.budgets
-    if sorted({0, *budgets, TOKENS}) != [0, *budgets] or not {*budgets[:-1]} <= {*config.sent}:
-        raise ModelMismatchError(f"layers of {budgets} tokens, where {config.sent} can be sent")
+    if not _are_layers(config.budgets, config.sent):
+        raise ModelMismatchError(
+            f"layers of {config.budgets} tokens, where {config.sent} can be sent"
+        )
     if config.repacked and config.latents % AROUND:
         raise ModelMismatchError(f"{config.latents} channels to be repacked into {AROUND} tokens")
     if config.width % config.heads:
         raise ModelMismatchError(f"{config.heads} heads do not divide {config.width} features")
+
+
+def _are_layers(budgets: object, sent: tuple[int, ...]) -> bool:
+    """Whether budgets rise to all tokens, and each of those before has a quality."""
+    if not isinstance(budgets, tuple) or any(type(tokens) is not int for tokens in budgets):
+        return False
+    return sorted({0, *budgets, TOKENS}) == [0, *budgets] and {*budgets[:-1]} <= {*sent}
