@@ -22,7 +22,7 @@ from tec_zarr.models.interpolation import Interpolation
 from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
 from tec_zarr.models.prior_check import check_order, check_prior
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
-from tec_zarr.models.sparse import Sparse
+from tec_zarr.models.sparse import sparse_of
 from tec_zarr.models.transforms import MOST_MISSED, PatchTransform, StridedTransform
 
 if TYPE_CHECKING:
@@ -259,20 +259,11 @@ def prior_of(
         upward_bias=exact["prior.upward_bias"],
         extents=exact["prior.extents"].long(),
         certain=config.certain,
-        sparse=_sparse(config.certain, integers),
+        sparse=sparse_of(
+            config.certain, {name.removeprefix("prior."): v for name, v in integers.items()}
+        ),
         last=int(exact["prior.last"]),
     )
-
-
-def _sparse(certain: int, integers: Mapping[str, NDArray[Any]]) -> Sparse:
-    names = ("chances", "shifts", "counts")
-    chances, shifts, counts = (integers[f"prior.{name}"].astype(np.int64) for name in names)
-    if len(shifts) != len(chances) or not (
-        0 <= shifts.min(initial=0) <= shifts.max(initial=0) <= 16
-    ):
-        raise ModelMismatchError("the artifact's rows for runs of zeros do not fit")
-    runs, rests, values = integers["prior.sparse"].tolist()
-    return Sparse(certain, chances, shifts, runs, rests, values, counts)
 
 
 def _interpolation(exact: Mapping[str, Tensor]) -> Interpolation:

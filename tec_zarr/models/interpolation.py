@@ -42,6 +42,9 @@ class Level(NamedTuple):
 
     kind: int
 
+    step: int
+    """Spacing of the grid that holds these places and all that are known before."""
+
     places: Tensor
     """(places,)."""
 
@@ -92,7 +95,9 @@ def _level(kind: int, size: tuple[int, int], chosen: NDArray[np.bool_], step: in
     near = np.where(present, there[..., 0] * size[1] + there[..., 1], 0)
     near = np.where(present, near, np.take_along_axis(near, present.argmax(0)[None], 0))
     with torch.inference_mode(mode=False):  # the same levels may serve training later
-        return Level(kind, *map(torch.from_numpy, (chosen.ravel().nonzero()[0], near, present)))
+        return Level(
+            kind, step, *map(torch.from_numpy, (chosen.ravel().nonzero()[0], near, present))
+        )
 
 
 @dataclass(frozen=True, eq=False)

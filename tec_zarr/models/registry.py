@@ -18,6 +18,7 @@ from tec_zarr.errors import ModelMismatchError, ModelNotFoundError, TecError
 from tec_zarr.models import artifact as artifacts
 from tec_zarr.models import shelf
 from tec_zarr.models.elic import Elic
+from tec_zarr.models.elic_patch import PatchElic
 from tec_zarr.models.factorized import Factorized
 from tec_zarr.models.temporal import Temporal
 from tec_zarr.releases import releases
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, type[Model]] = {
     "fp": Factorized,
     "elic": Elic,
+    "elic-patch": PatchElic,
     "tt": Temporal,
     "flextec": Temporal,
 }

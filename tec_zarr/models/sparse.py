@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tec_zarr.entropy import loops
-from tec_zarr.errors import FormatError
+from tec_zarr.errors import FormatError, ModelMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -245,3 +245,19 @@ def _filled(numbers: Wide) -> NDArray[np.bool_]:
     """(tiles, most of a tile): where a tile has a symbol."""
     counts = numbers.sum(1)
     return np.arange(counts.max(initial=0)) < counts[:, None]
+
+
+def sparse_of(first: int, integers: Mapping[str, NDArray[Any]]) -> Sparse:
+    """What the integers of an artifact say; ModelMismatchError if they do not fit."""
+    try:
+        chances, shifts, counts = (
+            integers[name].astype(np.int64) for name in ("chances", "shifts", "counts")
+        )
+        runs, rests, values = integers["sparse"].tolist()
+    except KeyError as err:
+        raise ModelMismatchError(f"the artifact lacks the integers {err}") from err
+    if len(shifts) != len(chances) or not (
+        0 <= shifts.min(initial=0) <= shifts.max(initial=0) <= 16
+    ):
+        raise ModelMismatchError("the artifact's rows for runs of zeros do not fit")
+    return Sparse(first, chances, shifts, runs, rests, values, counts)

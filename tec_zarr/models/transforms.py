@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tec_zarr.errors import FormatError
 from tec_zarr.models import loops, spectral
-from tec_zarr.models.layers import Branch, Gdn, Knots, down, gathered, product, scattered, up
+from tec_zarr.models.layers import Gdn, Knots, down, gathered, product, scattered, up
+from tec_zarr.models.patches import Patches
 from tec_zarr.runtime import has_bfloat16
 
 if TYPE_CHECKING:
@@ -107,52 +107,33 @@ class StridedTransform(nn.Module):
         return ()
 
 
-class PatchTransform(nn.Module):
+class PatchTransform(Patches):
     """A DCT of 8x8 patches, rotations over bands, a DCT of 4x4 leading channels, and branches.
 
         x -> DCT 8x8 -> rotation -> channels in order -> + branch -+-> leading -> DCT 4x4 -> coarse
                                                                    +-> others -------------> fine
 
-    `spectral` finds the rotations. All this is orthonormal; the branches, which see and correct the
-    leading `reach` channels, start as zero. Latents are coded in units of step * 2**gain and come
-    back times `shrink`; gains, shrinkage and branches depend on the step.
+    Latents are coded in units of step * 2**gain and come back times `shrink`; gains, shrinkage and
+    branches depend on the step.
     """
 
-    patch, group = 8, 4
+    group = 4
 
     def __init__(
         self, bands: int, width: int, lead: int, reach: int, depth: int, qualities: int
     ) -> None:
-        super().__init__()
+        super().__init__(bands, width, reach, depth, qualities)
         inside, coarse = bands * self.patch**2, lead * self.group**2
-        self.bands, self.lead, self.reach = bands, lead, min(reach, inside)
+        self.lead = lead
         self.strides = (self.patch * self.group, self.patch)
         self.channels = (coarse, inside - lead)
-        self.br_a = Branch(self.reach, width, depth)
-        self.br_s = Branch(self.reach, width, depth)
         self.gain = Knots(sum(self.channels))
         self.shrink = Knots(sum(self.channels), value=1.0)
-        self.register_buffer("turned", torch.eye(bands).repeat(len(spectral.EDGES), 1, 1))
-        self.register_buffer("order", torch.arange(inside))
         self.register_buffer("lead_order", torch.arange(coarse))
-        self.register_buffer("steps", torch.ones(qualities))
-        self.register_buffer("span", torch.tensor([-6.0, 3.0]))
-        self.register_buffer("waves", spectral.dct(self.patch).float(), persistent=False)
         self.register_buffer("lead_waves", spectral.dct(self.group).float(), persistent=False)
-        self.register_buffer("member", spectral.groups(), persistent=False)
-        self.turned: Tensor
-        """(group, component, band): rotations of the bands where a frame has none of its own."""
-        self.order: Tensor
-        """Channels, as frequency * bands + component, strongest first."""
         self.lead_order: Tensor
         """Channels of the coarse map, as frequency * lead + channel, strongest first."""
-        self.steps: Tensor
-        """Quantisation step of each quality code, in normalised units."""
-        self.span: Tensor
-        """log2 of the finest and of the coarsest step that the model was trained for."""
-        self.waves: Tensor
         self.lead_waves: Tensor
-        self.member: Tensor
 
     def analysis(self, frames: Tensor, quality: int, cuts: Sequence[int] | None) -> Analysis:
         step = self.steps[quality : quality + 1]
@@ -183,22 +164,12 @@ class PatchTransform(nn.Module):
         step = self.steps[quality : quality + 1]
         return self.synthesis_at(maps, step, self._rotations(turns))
 
-    def position(self, step: Tensor) -> Tensor:
-        """Where steps (n,) lie in the span, 0 to 1."""
-        return (torch.log2(step) - self.span[0]) / self.span.diff()
-
     def analysis_at(self, frames: Tensor, step: Tensor, default: Tensor) -> tuple[Maps, Tensor]:
         """Latents of frames (n, band, y, x) in quantisation steps, and their rotations.
 
         `step` is (n,) or (1,); `default` (n,) chooses the frames without a rotation of their own.
         """
-        spectrum = self.spectrum(frames)
-        with torch.no_grad():
-            table = spectral.weighted(spectral.covariances(spectrum), spectral.noise(step).double())
-            own = spectral.eigenvectors(table, self.turned).float()
-            rotations = torch.where(default.view(-1, 1, 1, 1), self.turned, own)
-        spectrum = rotations[:, self.member] @ spectrum
-        latent = self._ordered(spectrum, len(self.order), frames.shape)
+        latent, rotations = self._latent(frames, step, default)
         return self._in_steps(latent, step), rotations
 
     def quantised_at(self, maps: Maps, step: Tensor) -> Maps:
@@ -231,41 +202,7 @@ class PatchTransform(nn.Module):
         latent[:, : self.lead] = scattered(lead, self.group)
         latent[:, self.lead : count].copy_(maps[1]).mul_(fine)
         latent = self._corrected(latent, count, self.br_s, step)
-        place = self.order.argsort().clamp(max=latent.shape[1] - 1)
-        spectrum = latent.flatten(2).index_select(1, place).unflatten(1, (-1, self.bands))
-        planes = product(self.waves.T, rotations[:, self.member].mT @ spectrum)
-        return scattered(planes.unflatten(3, tuple(latent.shape[2:])), self.patch)
-
-    def spectrum(self, frames: Tensor) -> Tensor:
-        """DCT coefficients (n, 64, band, places) of frames (n, band, y, x)."""
-        return product(self.waves, gathered(frames, self.patch).flatten(3))
-
-    def pack(self, turns: Turns, tiles: int) -> list[bytes]:
-        """The rotations of each tile as bytes."""
-        frames = len(turns) // tiles
-        return [spectral.pack(turns[frames * t : frames * (t + 1)]) for t in range(tiles)]
-
-    def unpack(self, sides: Sequence[bytes], frames: int) -> Turns:
-        """Invert `pack`; FormatError for other bytes."""
-        tiles = (spectral.unpack(side, frames, self.bands) for side in sides)
-        return tuple(turn for tile in tiles for turn in tile)
-
-    def _turns(self, spectrum: Tensor, step: float) -> Turns:
-        """The rotations to be stored for each frame."""
-        tables = spectral.covariances(spectrum).cpu().numpy()
-        return spectral.turns(tables, step**2 / 12, spectrum.shape[3], self._default())
-
-    def _rotations(self, turns: Turns) -> Tensor:
-        """(n, group, component, band) of stored rotations."""
-        return torch.from_numpy(spectral.rotations(turns, self._default())).to(self.turned)
-
-    def _default(self) -> spectral.Doubles:
-        return self.turned.double().cpu().numpy()
-
-    def _ordered(self, spectrum: Tensor, count: int, size: Sequence[int]) -> Tensor:
-        """The first `count` channels of a rotated spectrum of frames of `size`, as maps."""
-        chosen = spectrum.flatten(1, 2).index_select(1, self.order[:count])
-        return chosen.unflatten(2, (size[2] // self.patch, size[3] // self.patch))
+        return self._pixels(latent, rotations)
 
     def _missed(self, spectrum: Tensor, cut: int, step: Tensor) -> Tensor:
         """Mean square, in steps, of the channels that are not kept, (n, places)."""
@@ -280,21 +217,43 @@ class PatchTransform(nn.Module):
         others = latent[:, self.lead :]
         return lead.flatten(1, 2)[:, self.lead_order] / coarse, others / fine[:, : others.shape[1]]
 
-    def _corrected(self, latent: Tensor, count: int, branch: Branch, step: Tensor) -> Tensor:
-        """Add what a branch makes of the leading channels, of which `latent` has `count`.
-
-        Comes back with all that the branch corrects.
-        """
-        seen = min(count, self.reach)
-        change = branch(latent[:, :seen], self.position(step)).float()
-        if seen < self.reach or torch.is_grad_enabled():
-            near = functional.pad(latent[:, :seen], (0, 0, 0, 0, 0, self.reach - seen))
-            return torch.cat([near + change, latent[:, seen:]], 1)
-        latent[:, :seen] += change
-        return latent
-
     def _widths(self, step: Tensor) -> Sequence[Tensor]:
         return self._split(step[:, None] * torch.exp2(self.gain(self.position(step))))
 
     def _split(self, channels: Tensor) -> Sequence[Tensor]:
         return channels[..., None, None].split(self.channels, 1)
+
+
+class FlatTransform(Patches):
+    """Patches whose channels are one map, all in units of the quantisation step."""
+
+    def analysis(self, frames: Tensor, quality: int) -> tuple[Tensor, Turns]:
+        """Latents of frames (n, band, y, x) in steps, not rounded, and the rotations to store."""
+        step = self.steps[quality : quality + 1]
+        spectrum = self.spectrum(frames)
+        turns = self._turns(spectrum, float(step))
+        spectrum = self._rotations(turns)[:, self.member] @ spectrum
+        latent = self._ordered(spectrum, len(self.order), frames.shape)
+        fast = has_bfloat16(frames.device)  # as in training; only synthesis must come out alike
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=fast):
+            latent = self._corrected(latent, len(self.order), self.br_a, step)
+        return latent / step, turns
+
+    def synthesis(self, latents: Tensor, quality: int, turns: Turns) -> Tensor:
+        """Frames of latents in steps, float32."""
+        step = self.steps[quality : quality + 1]
+        return self.synthesis_at(latents, step, self._rotations(turns))
+
+    def analysis_at(self, frames: Tensor, step: Tensor, default: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents of frames (n, band, y, x) in steps (n,), and their rotations.
+
+        `default` (n,) chooses the frames without a rotation of their own.
+        """
+        latent, rotations = self._latent(frames, step, default)
+        latent = self._corrected(latent, len(self.order), self.br_a, step)
+        return latent / step.view(-1, 1, 1, 1), rotations
+
+    def synthesis_at(self, latents: Tensor, step: Tensor, rotations: Tensor) -> Tensor:
+        """Invert `analysis_at`."""
+        latent = latents * step.view(-1, 1, 1, 1)
+        return self._pixels(self._corrected(latent, latent.shape[1], self.br_s, step), rotations)

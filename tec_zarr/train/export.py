@@ -19,6 +19,7 @@ from tec_zarr.models.activity import (
     WEIGHT_BITS,
     log_table,
 )
+from tec_zarr.models.coding import Recorder
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
 from tec_zarr.models.interpolation import GAIN_BITS
 from tec_zarr.models.sparse import CHANCE_BITS
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 
     from tec_zarr.models.artifact import Artifact
     from tec_zarr.models.coding import Ints
+    from tec_zarr.models.model import Model
     from tec_zarr.train.data import Batches, Sample
     from tec_zarr.train.forecast import GroupForecast, InterpolatedForecast
-    from tec_zarr.train.graph import TrainGraph
+    from tec_zarr.train.graph import AllRates, TrainGraph
 
 ROWS = 64
 """Rows of scales, a quarter of an octave apart."""
@@ -79,6 +81,15 @@ class Histogram:
         self.counts += np.bincount(flat, minlength=self.counts.size).reshape(self.counts.shape)
         return symbols
 
+    def guard(self, values: Tensor) -> Tensor:
+        """Round values (tiles, ...) to the nearest integers; no reader has to repeat it."""
+        return Recorder(len(values))(values)
+
+    @property
+    def above(self) -> tuple[()]:
+        """Models are counted in one layer."""
+        return ()
+
 
 def export(
     graph: TrainGraph, batches: Batches, card: Mapping[str, Any], frames: int = 600
@@ -93,9 +104,9 @@ def export(
         model.set_priors(integers, torch.device("cpu"))
         integers["prior.extents"] = measured_extents(model, batches, frames // 10)
         model.set_priors(integers, torch.device("cpu"))
-        counts = _counted(model, batches, frames)
+        counts = counted(model, batches, frames)
     certain = first_certain(counts)
-    pmf = [_pmf(counts[row], row, certain) for row in range(ROWS)]
+    pmf = [pmf_of(counts[row], row, certain) for row in range(ROWS)]
     chances = np.array([1 - row[len(row) // 2] for row in pmf[certain:]])
     integers |= sparse_rows(chances[: int((chances < SPARSE).argmin())])
     model = _model(graph, steps, certain)
@@ -103,7 +114,7 @@ def export(
     return model.to_artifact(integers, card, half=True)
 
 
-def calibrated_steps(graph: TrainGraph, batches: Batches, frames: int) -> Tensor:
+def calibrated_steps(graph: AllRates, batches: Batches, frames: int) -> Tensor:
     """The quantisation step of each quality: where the training frames together have that PSNR."""
     low, high = graph.transform.span.tolist()
     grid = torch.linspace(low - 0.5, high + 2.5, 25)
@@ -118,7 +129,7 @@ def calibrated_steps(graph: TrainGraph, batches: Batches, frames: int) -> Tensor
     return torch.from_numpy(np.exp2(logs)).float()
 
 
-def _squares(graph: TrainGraph, sample: Sample, log_step: Tensor) -> Tensor:
+def _squares(graph: AllRates, sample: Sample, log_step: Tensor) -> Tensor:
     """Sum of squared errors in digital numbers."""
     result = graph(sample.frames, torch.exp2(log_step)[None])
     return sample.square_errors(result.frames).double().sum() * UNIT**2
@@ -230,7 +241,8 @@ def _extent(rate: NDArray[Any]) -> int:
     return int(common[-1]) + 1 if len(common) else 8
 
 
-def _counted(model: Factorized, batches: Batches, frames: int) -> NDArray[np.int64]:
+def counted(model: Model, batches: Batches, frames: int) -> NDArray[np.int64]:
+    """(row, symbol): how often each row met each symbol in `frames` frames of any quality."""
     histogram = Histogram(np.zeros((ROWS + 1, 2 * SUPPORT + 1), np.int64))
     random = np.random.default_rng(0)
     for _ in range(frames):
@@ -284,7 +296,7 @@ def tables_of(
     return Tables.from_pmf(*zip(*rows, strict=True))
 
 
-def _pmf(counts: NDArray[np.int64], row: int, certain: int) -> NDArray[np.float64]:
+def pmf_of(counts: NDArray[np.int64], row: int, certain: int) -> NDArray[np.float64]:
     """Masses of -reach..reach: measured, symmetric, mixed with the Laplacian of the row."""
     if row < certain:
         return np.ones(1)

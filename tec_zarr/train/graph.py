@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tec_zarr.train.forecast import Forecast, laplace_bits
 
 if TYPE_CHECKING:
+    from tec_zarr.models.patches import Patches
     from tec_zarr.models.transforms import PatchTransform
 
 UNIT = 1000.0
@@ -57,7 +58,14 @@ class Graph(nn.Module):
         """Set what follows from the trained weights; called before the model is evaluated."""
 
 
-class TrainGraph(Graph):
+class AllRates(Graph):
+    """A model whose transform knows the quantisation step."""
+
+    looked_at = (96.0, 384.0, 1536.0)
+    transform: Patches
+
+
+class TrainGraph(AllRates):
     """The bundled TEC-FP, one model for all rates.
 
     Analysis, additive noise or rounding, forecast of scales, synthesis:
@@ -67,7 +75,7 @@ class TrainGraph(Graph):
                                    +-> * step -> synthesis -> x'
     """
 
-    looked_at = (96.0, 384.0, 1536.0)
+    transform: PatchTransform
 
     def __init__(
         self, transform: PatchTransform, coarse: tuple[int, ...], fine: tuple[int, ...]

@@ -1,0 +1,311 @@
+"""Networks that forecast latents place by place, between places and after channels that are known.
+
+    decoded places of a grid -> mixed -> features of the places to come
+    features -> mean and scale of a group of channels -> `Send` -> the group as readers see it
+    the group as readers see it -> features -> the next group ...
+
+Places go from coarse to fine (`interpolation.levels`), channels in uneven groups (He et al., ELIC,
+CVPR 2022, with lattices for its checkerboard). The same functions train, write and read: only what
+`Send` does is different. Places are numbered row by row.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tec_zarr.models.interpolation import CENTRES, CORNER, levels
+from tec_zarr.models.layers import Knots
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tec_zarr.models.interpolation import Level
+
+SIDE = 5
+"""Of the filters, in places of a grid."""
+
+FAR = -30.0
+"""Logarithm of the weight of a place that is not known."""
+
+SCALES = (-7.0, 12.0)
+"""log2 of the least and of the largest scale, in steps."""
+
+MEDIUM = 8.0
+"""Steps that a neighbour's value is compared with."""
+
+
+class Send(Protocol):
+    """Codes a group: given are a slice of channels, places, and a forecast (n, c, places).
+
+    `mean` and `scale` (log2) are in steps; no mean is zero. Returned are latents as readers see
+    them, in steps, and symbols, both like `scale`.
+    """
+
+    def __call__(
+        self, channels: slice, places: Tensor, mean: Tensor | None, scale: Tensor
+    ) -> tuple[Tensor, Tensor]: ...
+
+
+def logarithm(values: Tensor) -> Tensor:
+    """log2(1 + magnitude), with the sign of the values."""
+    return torch.log2(1 + values.abs()).copysign(values)
+
+
+def slices(sizes: Sequence[int], first: int = 0) -> list[slice]:
+    """The channels of groups that follow each other."""
+    return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=first))]
+
+
+class Mixed(nn.Module):
+    """Features mixed with those around them, and with each other: (n, d, y, x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.wide = _wide(width)
+        self.first, self.last = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + functional.gelu(self.wide(x))
+        return x + self.last(functional.gelu(self.first(x)))
+
+
+class Stage(nn.Module):
+    """The forecast of a group of channels, from features (n, places, d)."""
+
+    def __init__(self, width: int, channels: int, *, weighing: bool) -> None:
+        super().__init__()
+        self.film, self.bias = Knots(2 * width), Knots(channels, value=1.0)
+        self.first, self.last = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.out = nn.Linear(width, 2 * channels)
+        self.weights = nn.Linear(width, channels * SIDE**2) if weighing else None
+        """What is added to the logarithms of the weights of neighbours."""
+
+    def forward(self, features: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Change of the mean, in scales, and log2 of the scale (n, c, places); and features."""
+        features = filmed(self.film, features, position)
+        features = features + self.last(functional.gelu(self.first(features)))
+        change, scale = self.out(features).to(position.dtype).mT.chunk(2, 1)
+        return change, (scale + self.bias(position)[..., None]).clamp(*SCALES), features
+
+
+class Around(NamedTuple):
+    """Decoded values around the places of a level."""
+
+    near: Tensor
+    """(n, c, SIDE**2, places): of the channels whose neighbours are weighed place by place."""
+
+    known: Tensor
+    """(1, 1, SIDE**2, places), bool."""
+
+    far: Tensor
+    """(n, c', places): what fixed weights make of the others."""
+
+
+class Pass(nn.Module):
+    """All groups of the places of a level; those of a corner have no neighbours."""
+
+    def __init__(self, groups: Sequence[int], width: int, weighed: int, *, alone: bool) -> None:
+        super().__init__()
+        self.slices, self.weighed, self.alone = slices(groups), weighed, alone
+        count = sum(groups)
+        self.stages = nn.ModuleList(
+            Stage(width, size, weighing=not alone and part.stop <= weighed)
+            for size, part in zip(groups, self.slices, strict=True)
+        )
+        self.told = nn.ModuleList(nn.Linear(2 * size, width) for size in groups[:-1])
+        self.register_buffer("flat", torch.zeros(count, dtype=torch.bool))
+        self.flat: Tensor
+        """(channels,): those of frequency 0, whose mean is an average of neighbours."""
+        if alone:
+            self.start = nn.Parameter(torch.zeros(width))
+            return
+        self.embedded = nn.Conv2d(2 * count + 1, width, 1)
+        self.mixed = nn.Sequential(Mixed(width), Mixed(width))
+        self.spread = nn.ModuleList(_wide(width) for _ in groups[:-1])
+        self.weights = nn.Parameter(torch.zeros(count, SIDE**2))
+
+    def forward(self, send: Send, grid: Tensor, at: Places, position: Tensor) -> Tensor:
+        """Code the places of a level; returns them (n, c, places).
+
+        `grid` (n, c, y, x) holds what is decoded of the level's grid, zero elsewhere.
+        """
+        features, around = self._begun(grid, at)
+        done: list[Tensor] = []
+        for index, (part, stage) in enumerate(zip(self.slices, self.stages, strict=True)):
+            change, scale, seen = stage(features, position)
+            mean = change * torch.exp2(scale)
+            if around is not None:
+                mean = mean + self._weighed(around, part, cast("Stage", stage), seen)
+            decoded, symbols = send(part, at.whole, mean, scale)
+            done.append(decoded)
+            if index < len(self.told):
+                features = features + self._told(index, decoded, symbols, at)
+        return torch.cat(done, 1)
+
+    def _begun(self, grid: Tensor, at: Places) -> tuple[Tensor, Around | None]:
+        """Features (n, places, d) before the first group, and what is known around."""
+        if self.alone:
+            return self.start.expand(len(grid), len(at.places), -1), None
+        known = at.known.to(grid).expand(len(grid), 1, -1, -1)
+        x = torch.cat([logarithm(grid), torch.tanh(grid / MEDIUM), known], 1)
+        near = _unfolded(grid[:, : self.weighed])[..., at.places]
+        filters = self.weights[self.weighed :].view(-1, 1, SIDE, SIDE)
+        with torch.autocast(grid.device.type, enabled=False):
+            others = grid[:, self.weighed :]
+            far = functional.conv2d(others, filters, padding=SIDE // 2, groups=len(filters))
+        around = Around(near, _unfolded(known[:1])[..., at.places] > 0, at.taken(far))
+        return at.taken(self.mixed(self.embedded(x))).mT, around
+
+    def _weighed(self, around: Around, part: slice, stage: Stage, features: Tensor) -> Tensor:
+        """What neighbours make likely, (n, c, places): of some channels place by place."""
+        if stage.weights is None:
+            return around.far[:, part.start - self.weighed : part.stop - self.weighed]
+        own = stage.weights(features).to(around.near.dtype).mT.unflatten(1, (-1, SIDE**2))
+        weights = own + self.weights[part].unsqueeze(2)
+        average = weights.masked_fill(~around.known, FAR).softmax(2)
+        average = average * around.known.any(2, keepdim=True)
+        weights = torch.where(self.flat[part].view(-1, 1, 1), average, weights * around.known)
+        return (weights * around.near[:, part]).sum(2)
+
+    def _told(self, index: int, decoded: Tensor, symbols: Tensor, at: Places) -> Tensor:
+        """What a group tells the next ones, here and at the places around."""
+        told = self.told[index](torch.cat([logarithm(decoded), logarithm(symbols)], 1).mT)
+        if self.alone:
+            return told
+        return told + at.taken(self.spread[index](at.placed(told.mT))).mT
+
+
+class Others(nn.Module):
+    """The forecast of all remaining channels, group by group everywhere at once; without means."""
+
+    def __init__(self, groups: Sequence[int], inside: int, width: int) -> None:
+        super().__init__()
+        self.slices = slices(groups, inside)
+        self.embedded = nn.Conv2d(2 * inside, width, 1)
+        self.films = nn.ModuleList(Knots(2 * width) for _ in groups)
+        self.mixed = nn.ModuleList(Mixed(width) for _ in groups)
+        self.out = nn.ModuleList(nn.Conv2d(width, size, 1) for size in groups)
+        self.told = nn.ModuleList(nn.Conv2d(size, width, 1) for size in groups[:-1])
+        self.bias = Knots(sum(groups))
+
+    def forward(self, send: Send, known: Tensor, position: Tensor) -> Tensor:
+        """Code the channels that follow `known` (n, c, y, x); returns them."""
+        places = torch.arange(known[0, 0].numel(), device=known.device)
+        logs = logarithm(known)
+        state = self.embedded(torch.cat([logs.abs(), logs], 1))
+        bias = self.bias(position)[..., None]
+        done: list[Tensor] = []
+        for index, part in enumerate(self.slices):
+            seen = filmed(cast("Knots", self.films[index]), state.flatten(2).mT, position).mT
+            scale = self.out[index](self.mixed[index](seen.unflatten(2, known.shape[2:])))
+            own = bias[:, part.start - known.shape[1] : part.stop - known.shape[1]]
+            scale = (scale.flatten(2).to(known.dtype) + own).clamp(*SCALES)
+            decoded, symbols = send(part, places, None, scale)
+            done.append(decoded.unflatten(2, known.shape[2:]))
+            if index < len(self.told):
+                state = state + self.told[index](logarithm(symbols).abs().view_as(done[-1]))
+        return torch.cat(done, 1)
+
+
+class Places(NamedTuple):
+    """Places of a level, in its grid."""
+
+    places: Tensor
+    """(places,): in the grid."""
+
+    whole: Tensor
+    """(places,): in the map."""
+
+    known: Tensor
+    """(1, 1, y, x), bool: what of the grid is known before."""
+
+    @classmethod
+    def of(cls, level: Level, size: tuple[int, int], device: torch.device) -> Places:
+        """The places of a level of a map of `size`."""
+        y, x = level.places.div(size[1], rounding_mode="floor"), level.places % size[1]
+        rows, columns = (-(-side // level.step) for side in size)
+        odd_y = torch.arange(rows).view(-1, 1) % 2 == 1
+        odd_x = torch.arange(columns) % 2 == 1
+        known = ~odd_y & ~odd_x if level.kind == CENTRES else odd_y == odd_x
+        own = y.div(level.step, rounding_mode="floor") * columns
+        own = own + x.div(level.step, rounding_mode="floor")
+        return cls(own.to(device), level.places.to(device), known[None, None].to(device))
+
+    def taken(self, maps: Tensor) -> Tensor:
+        """The values (n, c, places) of maps of the grid."""
+        return maps.flatten(2).index_select(2, self.places)
+
+    def placed(self, values: Tensor) -> Tensor:
+        """Invert `taken`, with zeros elsewhere."""
+        size = self.known.shape[2:]
+        maps = values.new_zeros((*values.shape[:2], size.numel()))
+        return maps.index_copy(2, self.places, values).unflatten(2, tuple(size))
+
+
+class NeighbourPrior(nn.Module):
+    """Codes maps of latents through `Send`: strong channels level by level, then the others.
+
+    Levels of spacing one, most of all places, have networks of their own; the others share theirs.
+    """
+
+    def __init__(self, groups: Sequence[int], others: Sequence[int], width: int, near: int) -> None:
+        super().__init__()
+        self.strong = sum(groups)
+        self.corner = Pass(groups, width, near, alone=True)
+        self.wide, self.fine = (
+            nn.ModuleList(Pass(groups, width, near, alone=False) for _ in range(2))
+            for _ in range(2)
+        )
+        self.others = Others(others, self.strong, width)
+        self.shrink = Knots(self.strong + sum(others), value=1.0)
+        """What readers multiply symbols with, by channel."""
+
+    def forward(self, send: Send, count: int, size: tuple[int, int], position: Tensor) -> Tensor:
+        """Code `count` maps of `size` (y, x); returns latents (n, c, y, x) in steps.
+
+        `position` (n,) or (1,) is where quantisation steps lie in the model's span.
+        """
+        shape = (count, self.strong, *size)
+        known = torch.zeros(shape, dtype=position.dtype, device=position.device)
+        for level in levels(*size):
+            at = Places.of(level, size, known.device)
+            grid = known[:, :, :: level.step, :: level.step]
+            decoded = self._pass(level)(send, grid, at, position)
+            known = known.flatten(2).index_copy(2, at.whole, decoded).view(shape)
+        return torch.cat([known, self.others(send, known, position)], 1)
+
+    def settle(self, flat: Tensor) -> None:
+        """Say which strong channels are averages of a patch; they begin as those of neighbours."""
+        away = torch.arange(SIDE) - SIDE // 2
+        distances = (away[:, None] ** 2 + away**2).flatten()
+        for part in (self.corner, *self.wide, *self.fine):
+            part.flat.copy_(flat)
+            if not part.alone:
+                near = flat & (torch.arange(len(flat)) < part.weighed)
+                part.weights.data[near] = -1.5 * distances.to(part.weights)
+
+    def _pass(self, level: Level) -> nn.Module:
+        if level.kind == CORNER:
+            return self.corner
+        return (self.fine if level.step == 1 else self.wide)[level.kind - 1]
+
+
+def filmed(film: Knots, features: Tensor, position: Tensor) -> Tensor:
+    """Features (n, places, d), scaled and shifted by what a quantisation step says."""
+    scale, shift = film(position).unsqueeze(1).chunk(2, 2)
+    return features * (1 + scale) + shift
+
+
+def _wide(width: int) -> nn.Conv2d:
+    return nn.Conv2d(width, width, SIDE, padding=SIDE // 2, groups=width)
+
+
+def _unfolded(maps: Tensor) -> Tensor:
+    """What lies around each place: (n, c, SIDE**2, y * x) of (n, c, y, x)."""
+    found = functional.unfold(maps, SIDE, padding=SIDE // 2)
+    return found.unflatten(1, (maps.shape[1], -1))
