@@ -9,14 +9,15 @@ all of it, network and coder: `encode_chunk` and `decode_chunk` here, `compress`
 there. The first frame of a series has nothing before it and costs less here, so that series of one
 frame and of several are measured, and the difference is what each later frame costs.
 
-Reading checks the checksums of all integers that writing made. Fails if a process of ours ever had
-more than 12 GB of memory.
+Bytes are not compared: what random weights forecast is far from any frame. Reading checks the
+checksums of all integers that writing made. Fails if a process of ours ever had more than 12 GB.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -46,7 +47,6 @@ QUALITY = {"tt_s2l2a": 5.0, "flextec_s2l2a": 8.0}
 
 BANDS = "s2l2a"
 MEMORY = 12e9
-TARGET = 20
 TASKS = ("write", "read")
 
 
@@ -61,10 +61,9 @@ class Side:
             env=os.environ | own | {"TEC_ZARR_THREADS": str(threads)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.versions = self._answer()["versions"]
+        self.torch = self._answer()["torch"]
         self.ready = time.perf_counter() - begin
         self.times: dict[tuple[str, int], float] = {}
-        self.sizes: dict[int, int] = {}
 
     def code(self, task: str, frames: int) -> None:
         """Write or read the first frames; keeps the shortest time."""
@@ -72,7 +71,6 @@ class Side:
         found = self._answer()
         known = self.times.get((task, frames), float("inf"))
         self.times[task, frames] = min(known, found["seconds"])
-        self.sizes[frames] = found["bytes"]
 
     def stop(self) -> int:
         """End the process; returns the most bytes of memory that it ever had."""
@@ -97,9 +95,9 @@ class Measured:
     peak: int
 
     def seconds(self, task: str, frames: int) -> tuple[float, float]:
-        """Of the first frame, and of each later one."""
-        first = self.side.times[task, 1]
-        return first, (self.side.times[task, frames] - first) / max(1, frames - 1)
+        """Of the first frame, and of each later one; NaN if there is none."""
+        first, all_of_them = (self.side.times[task, number] for number in (1, frames))
+        return first, (all_of_them - first) / (frames - 1) if frames > 1 else math.nan
 
 
 def main() -> int:
@@ -124,7 +122,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--terracodec-python", type=Path, help="a Python that has terracodec")
     parser.add_argument("--ours-only", action="store_true", help="TEC-TT and FlexTEC of ours alone")
-    parser.add_argument("--frames", type=int, default=3, help="of the longer series; at least 2")
+    parser.add_argument("--frames", type=int, default=3, help="of the longer series")
     parser.add_argument("--size", type=int, default=256, help="side of a frame in pixels")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=1)
@@ -140,10 +138,16 @@ def save_frames(folder: Path, frames: int, size: int) -> None:
     random = np.random.default_rng(0)
     hills = np.cumsum(random.normal(0, 0.25, (1, 12, size, size)), -1)
     normalised = hills + random.normal(0, 0.3, (frames, 12, size, size))
-    mean, std = (np.array(values)[:, None, None] for values in (MEANS[BANDS], STDS[BANDS]))
+    mean, std = statistics()
     chunk = (normalised * std + mean).round().clip(0, 65535).astype(np.uint16)
     np.save(folder / "chunk.npy", chunk)
     np.save(folder / "frames.npy", ((chunk - mean) / std).astype(np.float32))
+
+
+def statistics() -> tuple[np.ndarray, np.ndarray]:
+    """Means and deviations of the bands, (band, 1, 1)."""
+    mean, std = (np.array(values)[:, None, None] for values in (MEANS[BANDS], STDS[BANDS]))
+    return mean, std
 
 
 def compare(case: str, folder: Path, options: argparse.Namespace) -> list[Measured]:
@@ -155,49 +159,48 @@ def compare(case: str, folder: Path, options: argparse.Namespace) -> list[Measur
         command = (options.terracodec_python, "-W", "ignore", PEER, case, folder)
         sides["terracodec"] = Side(command, options.threads)
     for _ in range(options.turns):
-        for frames in (1, options.frames):
+        for frames in sorted({1, options.frames}):
             for task in TASKS:
                 for side in sides.values():
                     side.code(task, frames)
     measured = [Measured(name, side, side.stop()) for name, side in sides.items()]
     if len(measured) == 2:
-        agree(folder, options.frames)
+        agree(folder)
     return measured
 
 
-def agree(folder: Path, frames: int) -> None:
-    """Say how near what both sides read is."""
-    ours = np.load(folder / f"ours-{frames}.npy").astype(np.float64)
-    mean, std = (np.array(values)[:, None, None] for values in (MEANS[BANDS], STDS[BANDS]))
-    theirs = (np.load(folder / f"theirs-{frames}.npy") * std + mean).clip(0, 65535)
-    apart = np.abs(ours - theirs)
-    print(f"read alike within one digital number: {(apart <= 1).mean():.2%} of pixels")
+def agree(folder: Path) -> None:
+    """Say how much of the first frame both sides read alike."""
+    ours = np.load(folder / "ours-1.npy").astype(np.float64)
+    mean, std = statistics()
+    theirs = (np.load(folder / "theirs-1.npy") * std + mean).clip(0, 65535)
+    near = np.abs(ours - theirs) <= 1 + 1e-3 * theirs.std()
+    print(f"within a digital number and 1e-3 of the deviation of it: {near.mean():.2%} of pixels")
 
 
 def report(case: str, measured: Sequence[Measured], options: argparse.Namespace) -> None:
     """Print the lines of a case."""
+    torches = ", ".join(f"{one.name} with torch {one.side.torch}" for one in measured)
     print(f"\n{case}, {options.size} x {options.size}, {options.threads} threads: seconds a frame")
-    print(f"  {'':12}{'write':>18}{'read':>18}{'ready':>8}{'memory':>10}{'bytes':>9}")
+    print(f"  {torches}")
+    print(f"  {'':12}{'write':>18}{'read':>18}{'ready':>8}{'memory':>10}")
     print(f"  {'':12}{'first':>9}{'later':>9}{'first':>9}{'later':>9}")
     rows = [
         np.concatenate([one.seconds(task, options.frames) for task in TASKS]) for one in measured
     ]
     for one, row in zip(measured, rows, strict=True):
         said = "".join(f"{seconds:9.2f}" for seconds in row)
-        size = one.side.sizes[options.frames] // options.frames
-        print(f"  {one.name:12}{said}{one.side.ready:8.1f}{one.peak / 1e9:7.2f} GB{size:9,}")
-        print(f"  {'':12}{one.side.versions}")
+        print(f"  {one.name:12}{said}{one.side.ready:8.1f}{one.peak / 1e9:7.2f} GB")
     if len(rows) == 2:
         times = rows[1] / rows[0]
         print(f"  {'times':12}" + "".join(f"{factor:9.1f}" for factor in times))
-        print(f"  {'all times':12}{times.min():9.1f} or more; the target is {TARGET}")
 
 
 def work(case: str, folder: Path, threads: int) -> int:
     """Be our side: make the model as if from its checkpoint, say so, then do as told."""
     torch.set_num_threads(threads)
     chunk, config = np.load(folder / "chunk.npy"), configured(case, folder)
-    print(json.dumps({"versions": f"torch {torch.__version__}"}), flush=True)
+    print(json.dumps({"torch": torch.__version__}), flush=True)
     written: dict[str, bytes] = {}
     for line in sys.stdin:
         task, number = line.split()
@@ -209,7 +212,7 @@ def work(case: str, folder: Path, threads: int) -> int:
         seconds = time.perf_counter() - begin
         if task == "read":
             np.save(folder / f"ours-{number}.npy", back)
-        print(json.dumps({"seconds": seconds, "bytes": len(written[number])}), flush=True)
+        print(json.dumps({"seconds": seconds}), flush=True)
     return 0
 
 
@@ -222,7 +225,7 @@ def configured(case: str, folder: Path) -> TecConfig:
     del artifact
     os.environ[PATH_VARIABLE] = str(folder)
     registry.load(identity, torch.device("cpu"))
-    return TecConfig(model=identity, quality=QUALITY[case])
+    return TecConfig(model=identity, quality=QUALITY[case], nodata=None)
 
 
 if __name__ == "__main__":
