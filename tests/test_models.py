@@ -419,7 +419,9 @@ def test_adding_a_model_to_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("TEC_ZARR_CACHE", str(tmp_path / "cache"))
     identity = patch_artifact().save(tmp_path / "mine.tec.safetensors")
     assert registry.add(tmp_path / "mine.tec.safetensors") == identity
-    assert registry.load(identity[:32], torch.device("cpu")).bands == ("B02", "B03", "B04")
+    model = registry.load(identity[:32], torch.device("cpu"))
+    assert model.bands == ("B02", "B03", "B04")
+    assert registry.load(identity, torch.device("cpu")) is model, "in memory once"
     registry.forget()
 
 

@@ -37,14 +37,14 @@ def memory() -> int:
     return _status("VmRSS")
 
 
-def peak_memory() -> int:
-    """The most bytes of memory that this process ever had; TecError off Linux."""
-    return _status("VmHWM")
+def peak_memory(process: int | str = "self") -> int:
+    """The most bytes of memory that a process ever had; TecError off Linux."""
+    return _status("VmHWM", process)
 
 
-def _status(key: str) -> int:
+def _status(key: str, process: int | str = "self") -> int:
     # Not getrusage: its peak begins with that of the process which started this one.
-    status = Path("/proc/self/status")
+    status = Path(f"/proc/{process}/status")
     lines = status.read_text("utf-8").splitlines() if status.is_file() else []
     for line in lines:
         if line.startswith(key):

@@ -40,6 +40,9 @@ FAMILIES: dict[str, type[Model]] = {
 MISFITS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
 """What, beside ValueError, Python, NumPy and torch raise for sizes and names that do not fit."""
 
+DIGITS = 32
+"""Of an identity, that chunks hold: loaded by name or from a chunk, a model is there once."""
+
 _guard = threading.Lock()
 
 
@@ -125,7 +128,7 @@ def load(model: str, device: torch.device, quality: float = math.nan) -> Model:
     artifact is at hand, ModelMismatchError if one is not what it should be.
     """
     with _guard:
-        return _load(identity_of(model, quality), str(device))
+        return _load(identity_of(model, quality)[:DIGITS], str(device))
 
 
 def content(model: str, quality: float = math.nan) -> tuple[str, bytes]:

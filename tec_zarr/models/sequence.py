@@ -12,6 +12,7 @@ between bitstream and integers: they run in float64, and latents are integers as
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -116,10 +117,19 @@ class SequencePrior(nn.Module):
         both = torch.cat([older, newer], 1)
         return _in_parts(lambda x: self.joint(x + self.place_joint), both)
 
+    @cached_property
+    def beginning(self) -> tuple[Tensor, Tensor]:
+        """Where a series begins, `encoded` and as `context`: one window, as all are alike."""
+        start = self.encoded(self.start.view(1, -1, 1, 1).expand(-1, -1, SIDE, SIDE))
+        return start, self.context(start, start)
+
     def features(self, before: Tensor, index: int, memories: list[Memory]) -> Tensor:
-        """Features (windows, width) of token `index`, having seen the token before it."""
+        """Features (windows, tokens, width) of tokens from `index` on.
+
+        `before` (windows, tokens, c) is what came before each of them.
+        """
         embedded = self.norm(self.embed(before.to(self.first.dtype) / LATENT_SCALE))
-        return self.decoder((embedded + self.place[index])[:, None], memories)[:, 0]
+        return self.decoder(embedded + self.place[index : index + before.shape[1]], memories)
 
     def steps(self, features: Tensor) -> Tensor:
         """What is rounded: places among the scales, hundredths of means; (windows, 2, c).
@@ -175,10 +185,8 @@ class _Walk:
         if grid.absent is not None:
             self.present &= ~torch.from_numpy(grid.absent).to(device).view(series, -1)
         self.bins = torch.tensor(prior.config.bins, device=device)
-        start = prior.encoded(prior.start.view(1, -1, 1, 1).expand(-1, -1, SIDE, SIDE))
-        self.beginning = prior.context(start, start)  # one window: at the start all are alike
         count = series * self.windows
-        self.older = self.newer = start.expand(count, -1, -1)
+        self.older = self.newer = prior.beginning[0].expand(count, -1, -1)
         self.fresh = torch.ones(count, dtype=torch.bool, device=device)
 
     def by_step(self, frames: Tensor) -> Tensor:
@@ -216,15 +224,24 @@ class _Walk:
 
     def _context(self, there: Tensor) -> Tensor:
         if bool(self.fresh[there].all()):
-            return self.beginning
+            return self.prior.beginning[1]
         return self.prior.context(self.older[there], self.newer[there])
 
     def _extend(self, line: _Line, coder: GuardedCoder, given: Tensor | None, sent: Tensor) -> None:
-        """Code further tokens of a frame, as many as `sent` (windows, tokens) tells about."""
-        for index in range(len(line.tokens), sent.shape[1]):
-            seen = self.prior.features(line.before, index, line.memories)
-            target = None if given is None else given[:, index]
-            line.add(self._code(coder, target, seen, line.there, sent[:, index, None]), seen)
+        """Code further tokens of a frame, as many as `sent` (windows, tokens) tells about.
+
+        A writer need not wait for tokens that are sent: they and the next one go together.
+        """
+        whole = sent[line.there].all(0).tolist()
+        while (begin := len(line.tokens)) < sent.shape[1]:
+            before, end = [line.before], begin + 1
+            while given is not None and end < sent.shape[1] and whole[end - 1]:
+                before.append(given[line.there, end - 1])
+                end += 1
+            features = self.prior.features(torch.stack(before, 1), begin, line.memories)
+            for index, seen in enumerate(features.unbind(1), begin):
+                target = None if given is None else given[:, index]
+                line.add(self._code(coder, target, seen, line.there, sent[:, index, None]), seen)
 
     def _code(
         self, coder: GuardedCoder, target: Tensor | None, seen: Tensor, there: Tensor, sent: Tensor

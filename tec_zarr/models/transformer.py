@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +42,16 @@ class Attention(nn.Module):
         """Keys and values of tokens."""
         return Pairs(self._split(self.key(x)), self._split(self.value(x)))
 
-    def forward(self, x: Tensor, pairs: Pairs) -> Tensor:
+    def forward(self, x: Tensor, pairs: Pairs, seen: Tensor | None = None) -> Tensor:
+        """`seen` (queries, keys) says what each token may attend to; None: to all."""
         query = self._split(self.query(x))
-        shares = (query @ pairs.keys.transpose(2, 3) * query.shape[3] ** -0.5).softmax(3)
-        return self.out((shares @ pairs.values).transpose(1, 2).flatten(2))
+        if len(pairs.keys) < len(x):  # all share what they see: as if they were one sequence
+            together = query.transpose(0, 1).flatten(1, 2)[None]
+            found = functional.scaled_dot_product_attention(together, *pairs)
+            found = found[0].unflatten(1, (len(x), -1)).transpose(0, 1)
+        else:
+            found = functional.scaled_dot_product_attention(query, *pairs, attn_mask=seen)
+        return self.out(found.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -67,8 +74,8 @@ class Block(nn.Module):
         """What later tokens may see of these."""
         return self.attention.pairs(self.before(x))
 
-    def forward(self, x: Tensor, pairs: Pairs) -> Tensor:
-        x = x + self.attention(self.before(x), pairs)
+    def forward(self, x: Tensor, pairs: Pairs, seen: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.before(x), pairs, seen)
         return x + self.perceptron(self.between(x))
 
 
@@ -106,16 +113,19 @@ class Memory:
 
 
 class Decoder(Layers):
-    """Tokens come one at a time: each sees itself and those before it, then the context."""
+    """Tokens come one or some at a time: each sees itself and those before, then the context."""
 
     def memories(self, context: Tensor) -> list[Memory]:
         """Where to begin, given context (n or 1, tokens, width)."""
         return [Memory(across.attention.pairs(context)) for _, across in self.blocks()]
 
     def forward(self, x: Tensor, memories: list[Memory]) -> Tensor:
-        """The next token of each sequence, (n, 1, width); `memories` learn it."""
+        """The next tokens of each sequence, (n, tokens, width); `memories` learn them."""
         for (own, across), memory in zip(self.blocks(), memories, strict=True):
             pairs = own.pairs(x)
             memory.past = pairs if memory.past is None else memory.past.and_then(pairs)
-            x = across(own(x, memory.past), memory.context)
+            known, later = memory.past.keys.shape[2], x.shape[1]
+            shape = torch.ones((later, known), dtype=torch.bool, device=x.device)
+            seen = None if later == 1 else shape.tril(known - later)
+            x = across(own(x, memory.past, seen), memory.context)
         return x
