@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tec_zarr.models.interpolation import CENTRES, CORNER, levels
+from tec_zarr.models.interpolation import CORNER, levels
 from tec_zarr.models.layers import Knots
+from tec_zarr.models.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,41 +211,6 @@ class Others(nn.Module):
             if index < len(self.told):
                 state = state + self.told[index](logarithm(symbols).abs().view_as(done[-1]))
         return torch.cat(done, 1)
-
-
-class Places(NamedTuple):
-    """Places of a level, in its grid."""
-
-    places: Tensor
-    """(places,): in the grid."""
-
-    whole: Tensor
-    """(places,): in the map."""
-
-    known: Tensor
-    """(1, 1, y, x), bool: what of the grid is known before."""
-
-    @classmethod
-    def of(cls, level: Level, size: tuple[int, int], device: torch.device) -> Places:
-        """The places of a level of a map of `size`."""
-        y, x = level.places.div(size[1], rounding_mode="floor"), level.places % size[1]
-        rows, columns = (-(-side // level.step) for side in size)
-        odd_y = torch.arange(rows).view(-1, 1) % 2 == 1
-        odd_x = torch.arange(columns) % 2 == 1
-        known = ~odd_y & ~odd_x if level.kind == CENTRES else odd_y == odd_x
-        own = y.div(level.step, rounding_mode="floor") * columns
-        own = own + x.div(level.step, rounding_mode="floor")
-        return cls(own.to(device), level.places.to(device), known[None, None].to(device))
-
-    def taken(self, maps: Tensor) -> Tensor:
-        """The values (n, c, places) of maps of the grid."""
-        return maps.flatten(2).index_select(2, self.places)
-
-    def placed(self, values: Tensor) -> Tensor:
-        """Invert `taken`, with zeros elsewhere."""
-        size = self.known.shape[2:]
-        maps = values.new_zeros((*values.shape[:2], size.numel()))
-        return maps.index_copy(2, self.places, values).unflatten(2, tuple(size))
 
 
 class NeighbourPrior(nn.Module):
