@@ -12,9 +12,9 @@ from tec_zarr.bands import MEANS
 from tec_zarr.errors import ConfigError
 from tec_zarr.train.bundled import Bundled
 from tec_zarr.train.data import Batches, Crops, Sample, is_replicated, load_scenes
-from tec_zarr.train.export import ROWS, sparse_rows, tables_of
 from tec_zarr.train.forecast import laplace_bits
 from tec_zarr.train.loop import draw_steps, schedule
+from tec_zarr.train.measured import ROWS, sparse_rows, tables_of
 from tec_zarr.train.start import start_from_covariances
 
 if TYPE_CHECKING:

@@ -18,17 +18,10 @@ from tec_zarr.models.neighbours import SCALES, NeighbourPrior
 from tec_zarr.models.rounding import rounded
 from tec_zarr.models.sparse import sparse_of
 from tec_zarr.models.transforms import FlatTransform, PatchTransform
-from tec_zarr.train.export import (
-    QUALITIES,
-    SPARSE,
-    calibrated_steps,
-    counted,
-    pmf_of,
-    sparse_rows,
-    tables_of,
-)
+from tec_zarr.train.export import QUALITIES, calibrated_steps
 from tec_zarr.train.forecast import laplace_bits
 from tec_zarr.train.graph import COARSEST, DEFAULTS, FINEST, HIGH_RATE, UNIT, AllRates, Result
+from tec_zarr.train.measured import SPARSE, counted, pmf_of, sparse_rows, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
