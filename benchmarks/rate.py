@@ -58,6 +58,8 @@ def main() -> None:
     subsets = {name: [measure(chosen[0], part)] for name, part in parts.items()}
     if options.baselines_only:
         return
+    if options.against:
+        others.append(report.load(options.against / "rate.json")["codecs"][0])
     own = measure_model(options.model, sources, S2L2A)
     for name, part in parts.items():
         subsets[name].insert(0, measure_model(options.model, part, SUBSETS[name]))
@@ -79,6 +81,7 @@ def arguments() -> argparse.Namespace:
     add("--fast", action="store_true", help="JPEG 2000 as the only baseline")
     add("--no-subsets", action="store_true", help="no cubes of 10 and 4 bands")
     add("--baselines-only", action="store_true", help="only fill the folder of the baselines")
+    add("--against", type=Path, help="folder with the rate.json of another model, as a baseline")
     add("--stored", action="store_true", help="measure nothing: tables and plot of rate.json")
     add("--page", type=Path, help="a page with the marks of the model, which gets the tables")
     return parser.parse_args()

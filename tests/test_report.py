@@ -114,7 +114,7 @@ def test_a_result_compares_the_model_with_each_baseline(
 
 def test_tables_are_for_terminals_and_pages(result: report.Result, tmp_path: Path) -> None:
     made = report.tables(result)
-    assert {"rate, halving", "bd-rate", "calibration", "kinds", "subsets"} < set(made)
+    assert {"rate, halving", "bd_rate", "calibration", "kinds", "subsets"} < set(made)
     for table in made.values():
         assert len({len(row) for row in [table.head, *table.rows]}) == 1
         assert len({len(line) for line in table.text().splitlines()[2:]}) == 1

@@ -33,8 +33,8 @@ AHEAD = {33.0: 1.0, 36.0: 1.0, 40.0: 1.0, 44.0: 1.0}
 SMALL = 500
 """Bytes of a frame below which headers decide: such points are marked."""
 
-RANGE = (30.0, 56.0)
-"""PSNR in dB that a BD-rate covers at most."""
+RANGES = {"bd_rate": (30.0, 56.0), "bd_rate_middle": (33.0, 46.0)}
+"""PSNR in dB that a BD-rate covers at most, by its name in a result."""
 
 SCARCE = 0.01
 """A kind of land cover counts for a source if it is at least this part of it."""
@@ -77,12 +77,11 @@ def compare(own: Record, baseline: Record) -> Result:
     """Times smaller at each PSNR and BD-rate, by source, and the medians over sources."""
     mine, theirs = sweep.curves_of(own), sweep.curves_of(baseline)
     rows = {source: curves.times_smaller(mine[source], theirs[source], POINTS) for source in mine}
-    rates = {source: curves.bd_rate(mine[source], theirs[source], *RANGE) for source in mine}
-    known = [rate for rate in rates.values() if rate is not None]
-    return {
-        "times_smaller": _named({**rows, "median": curves.medians(rows.values())}),
-        "bd_rate": {**rates, "median": float(np.median(known)) if known else None},
-    }
+    found: Result = {"times_smaller": _named({**rows, "median": curves.medians(rows.values())})}
+    for name, ends in RANGES.items():
+        rates = {source: curves.bd_rate(mine[source], theirs[source], *ends) for source in mine}
+        found[name] = {**rates, "median": _median(rates.values())}
+    return found
 
 
 def save(path: Path, found: Result) -> None:
@@ -92,11 +91,11 @@ def save(path: Path, found: Result) -> None:
 
 
 def load(path: Path) -> Result:
-    """Read a result; TecError if there is none."""
+    """Read a result, and compare anew; TecError if there is none."""
     if not path.is_file():
         raise TecError(f"no {path}: run benchmarks/rate.py first")
-    found: Result = json.loads(path.read_text("utf-8"))
-    return found
+    found = json.loads(path.read_text("utf-8"))
+    return result(found["codecs"], found["subsets"])
 
 
 def write_page(path: Path, found: Result) -> None:
@@ -119,7 +118,8 @@ def tables(found: Result) -> dict[str, Table]:
     """All tables of a result, by a short name."""
     mine = sweep.curves_of(found["codecs"][0])
     made = {f"rate, {name}": _rates(found, name) for name in found["comparisons"]}
-    made |= {"bd-rate": _bd_rates(found), "quality": _by_quality(mine)}
+    made |= {name: _bd_rates(found, name) for name in RANGES}
+    made |= {"quality": _by_quality(mine)}
     made |= {"calibration": _calibration(mine), "bands": _bands(mine), "kinds": _kinds(mine)}
     made |= {f"borders, {one['name']}": _borders(one) for one in found["codecs"][:2]}
     return made | ({"subsets": _subsets(found)} if found["subsets"] else {})
@@ -147,14 +147,14 @@ def _is_small(own: Record, source: str, psnr: float) -> bool:
     return bool(curve and size and size < SMALL * curve.frames)
 
 
-def _bd_rates(found: Result) -> Table:
-    rates = {name: one["bd_rate"] for name, one in found["comparisons"].items()}
+def _bd_rates(found: Result, kind: str) -> Table:
+    rates = {name: one[kind] for name, one in found["comparisons"].items()}
     sources = list(next(iter(rates.values())))
     rows = {
         source: [_cell(own[source], 100, 1) for own in rates.values()] for source in sources
     }  # fmt: skip
-    own = found["codecs"][0]["name"]
-    title = f"BD-rate of {own} in percent of each baseline's bytes, 30 to 56 dB (below 0: smaller)"
+    own, ends = found["codecs"][0]["name"], " to ".join(f"{end:g}" for end in RANGES[kind])
+    title = f"BD-rate of {own} in percent of each baseline's bytes, {ends} dB (below 0: smaller)"
     return _table(title, [*rates], rows)
 
 
