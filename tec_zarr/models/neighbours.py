@@ -20,15 +20,14 @@ from torch.nn import functional
 
 from tec_zarr.models.interpolation import CORNER, levels
 from tec_zarr.models.layers import Knots
+from tec_zarr.models.mixing import SIDE, Mixed, logarithm, wide
 from tec_zarr.models.places import Places
+from tec_zarr.models.recalled import Gates, Recall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tec_zarr.models.interpolation import Level
-
-SIDE = 5
-"""Of the filters, in places of a grid."""
 
 FAR = -30.0
 """Logarithm of the weight of a place that is not known."""
@@ -52,27 +51,9 @@ class Send(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
-def logarithm(values: Tensor) -> Tensor:
-    """log2(1 + magnitude), with the sign of the values."""
-    return torch.log2(1 + values.abs()).copysign(values)
-
-
 def slices(sizes: Sequence[int], first: int = 0) -> list[slice]:
     """The channels of groups that follow each other."""
     return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=first))]
-
-
-class Mixed(nn.Module):
-    """Features mixed with those around them, and with each other: (n, d, y, x)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.wide = _wide(width)
-        self.first, self.last = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + functional.gelu(self.wide(x))
-        return x + self.last(functional.gelu(self.first(x)))
 
 
 class Stage(nn.Module):
@@ -127,7 +108,7 @@ class Pass(nn.Module):
             return
         self.embedded = nn.Conv2d(2 * count + 1, width, 1)
         self.mixed = nn.Sequential(Mixed(width), Mixed(width))
-        self.spread = nn.ModuleList(_wide(width) for _ in groups[:-1])
+        self.spread = nn.ModuleList(wide(width) for _ in groups[:-1])
         self.weights = nn.Parameter(torch.zeros(count, SIDE**2))
 
     def forward(self, send: Send, grid: Tensor, at: Places, position: Tensor) -> Tensor:
@@ -265,10 +246,6 @@ def filmed(film: Knots, features: Tensor, position: Tensor) -> Tensor:
     """Features (n, places, d), scaled and shifted by what a quantisation step says."""
     scale, shift = film(position).unsqueeze(1).chunk(2, 2)
     return features * (1 + scale) + shift
-
-
-def _wide(width: int) -> nn.Conv2d:
-    return nn.Conv2d(width, width, SIDE, padding=SIDE // 2, groups=width)
 
 
 def _unfolded(maps: Tensor) -> Tensor:
