@@ -11,7 +11,7 @@ Gates are a softmax over the dates and none of them, for each place and eight ch
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,9 @@ from torch.nn import functional
 
 from tec_zarr.models.layers import Knots
 from tec_zarr.models.mixing import Mixed, logarithm
-from tec_zarr.models.places import Places
+
+if TYPE_CHECKING:
+    from tec_zarr.models.places import Places
 
 HEAD = 8
 """Channels that share a gate."""
