@@ -183,7 +183,7 @@ class PatchElic(Banded):
 
 
 class Talk:
-    """One batch on its way: turns forecasts into rows and sends symbols; a `neighbours.Send`."""
+    """One batch on its way: turns forecasts into rows and sends symbols; a `mixing.Send`."""
 
     def __init__(
         self,

@@ -11,8 +11,7 @@ CVPR 2022, with lattices for its checkerboard). The same functions train, write 
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,40 +19,23 @@ from torch.nn import functional
 
 from tec_zarr.models.interpolation import CORNER, levels
 from tec_zarr.models.layers import Knots
-from tec_zarr.models.mixing import SIDE, Mixed, logarithm, wide
+from tec_zarr.models.mixing import SCALES, SIDE, Mixed, filmed, logarithm, slices, wide
+from tec_zarr.models.others import Others
 from tec_zarr.models.places import Places
-from tec_zarr.models.recalled import Dates, Gates, Recall
+from tec_zarr.models.recalled import Gates, Recall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tec_zarr.models.interpolation import Level
+    from tec_zarr.models.mixing import Send
+    from tec_zarr.models.recalled import Dates
 
 FAR = -30.0
 """Logarithm of the weight of a place that is not known."""
 
-SCALES = (-7.0, 12.0)
-"""log2 of the least and of the largest scale, in steps."""
-
 MEDIUM = 8.0
 """Steps that a neighbour's value is compared with."""
-
-
-class Send(Protocol):
-    """Codes a group: given are a slice of channels, places, and a forecast (n, c, places).
-
-    `mean` and `scale` (log2) are in steps; no mean is zero. Returned are latents as readers see
-    them, in steps, and symbols, both like `scale`.
-    """
-
-    def __call__(
-        self, channels: slice, places: Tensor, mean: Tensor | None, scale: Tensor
-    ) -> tuple[Tensor, Tensor]: ...
-
-
-def slices(sizes: Sequence[int], first: int = 0) -> list[slice]:
-    """The channels of groups that follow each other."""
-    return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=first))]
 
 
 class Stage(nn.Module):
@@ -223,61 +205,6 @@ class Pass(nn.Module):
         return told + at.taken(self.spread[index](at.placed(told.mT))).mT
 
 
-class Others(nn.Module):
-    """The forecast of all remaining channels, group by group everywhere at once; without means."""
-
-    def __init__(
-        self, groups: Sequence[int], inside: int, width: int, *, dated: bool = False
-    ) -> None:
-        super().__init__()
-        self.slices = slices(groups, inside)
-        if dated:
-            self.alike = nn.Conv2d(2 * inside, width, 1)
-            self.gates = nn.ModuleList(Gates(width, size) for size in groups)
-        self.embedded = nn.Conv2d(2 * inside, width, 1)
-        self.films = nn.ModuleList(Knots(2 * width) for _ in groups)
-        self.mixed = nn.ModuleList(Mixed(width) for _ in groups)
-        self.out = nn.ModuleList(nn.Conv2d(width, size, 1) for size in groups)
-        self.told = nn.ModuleList(nn.Conv2d(size, width, 1) for size in groups[:-1])
-        self.bias = Knots(sum(groups))
-
-    def forward(
-        self, send: Send, known: Tensor, position: Tensor, dates: Dates | None = None
-    ) -> Tensor:
-        """Code the channels that follow `known` (n, c, y, x); returns them."""
-        alike = None if dates is None else self._alike(known, dates)
-        places = torch.arange(known[0, 0].numel(), device=known.device)
-        logs = logarithm(known)
-        state = self.embedded(torch.cat([logs.abs(), logs], 1))
-        bias = self.bias(position)[..., None]
-        done: list[Tensor] = []
-        for index, part in enumerate(self.slices):
-            seen = filmed(cast("Knots", self.films[index]), state.flatten(2).mT, position).mT
-            seen = self.mixed[index](seen.unflatten(2, known.shape[2:]))
-            scale = self.out[index](seen)
-            own = bias[:, part.start - known.shape[1] : part.stop - known.shape[1]]
-            scale = (scale.flatten(2).to(known.dtype) + own).clamp(*SCALES)
-            mean = None
-            if dates is not None and alike is not None:
-                told = alike + seen.flatten(2).mT.unsqueeze(1)
-                news = dates.maps[:, :, part].flatten(3)
-                mean, more = self.gates[index](told, dates.there, news, position)
-                scale = (scale + more).clamp(*SCALES)
-            decoded, symbols = send(part, places, mean, scale)
-            done.append(decoded.unflatten(2, known.shape[2:]))
-            if index < len(self.told):
-                state = state + self.told[index](logarithm(symbols).abs().view_as(done[-1]))
-        return torch.cat(done, 1)
-
-    def _alike(self, known: Tensor, dates: Dates) -> Tensor:
-        """Features (n, dates, places, d) of how strong channels differ from those of dates."""
-        count = dates.maps.shape[1]
-        strong = dates.maps[:, :, : known.shape[1]].flatten(0, 1)
-        apart = logarithm(known.repeat_interleave(count, 0) - strong).abs()
-        told = self.alike(torch.cat([apart, logarithm(strong).abs()], 1))
-        return functional.gelu(told).flatten(2).mT.unflatten(0, (-1, count))
-
-
 class NeighbourPrior(nn.Module):
     """Codes maps of latents through `Send`: strong channels level by level, then the others.
 
@@ -341,12 +268,6 @@ class NeighbourPrior(nn.Module):
         if level.kind == CORNER:
             return self.corner
         return (self.fine if level.step == 1 else self.wide)[level.kind - 1]
-
-
-def filmed(film: Knots, features: Tensor, position: Tensor) -> Tensor:
-    """Features (n, places, d), scaled and shifted by what a quantisation step says."""
-    scale, shift = film(position).unsqueeze(1).chunk(2, 2)
-    return features * (1 + scale) + shift
 
 
 def _unfolded(maps: Tensor) -> Tensor:

@@ -134,9 +134,5 @@ class _Walk:
 
     def _turned(self, step: int, past: int) -> Tensor:
         """Latents of an earlier step in the rotation of this one."""
-        transform = self.model.transform
         turn = self.rotations[:, step] @ self.rotations[:, past].mT
-        spectrum = self.known[past].double()[:, transform.order.argsort()]
-        spectrum = spectrum.unflatten(1, (-1, transform.bands)).flatten(3)
-        turned = turn[:, transform.member] @ spectrum
-        return turned.flatten(1, 2)[:, transform.order].unflatten(2, self.grid.sizes[0])
+        return self.model.transform.turned_by(self.known[past].double(), turn)
