@@ -14,7 +14,7 @@ from hypothesis import settings
 from tec_zarr.bands import S2L2A
 from tec_zarr.errors import TecError
 from tec_zarr.evaluate.frames import data_folder
-from tec_zarr.train.data import NATIVE
+from tec_zarr.train.scenes import NATIVE
 from tests.tiny import patch_artifact, strided_artifact
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from tests.cubes import dataset, pixels
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tec_zarr.train.data import Source
+    from tec_zarr.train.scenes import Source
 
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part")
 

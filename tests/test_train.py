@@ -11,10 +11,11 @@ import torch
 from tec_zarr.bands import MEANS
 from tec_zarr.errors import ConfigError
 from tec_zarr.train.bundled import Bundled
-from tec_zarr.train.data import Batches, Crops, Sample, is_replicated, load_scenes
+from tec_zarr.train.data import Batches, Crops, Sample
 from tec_zarr.train.forecast import laplace_bits
 from tec_zarr.train.loop import draw_steps, schedule
 from tec_zarr.train.measured import ROWS, sparse_rows, tables_of
+from tec_zarr.train.scenes import is_replicated, load_scenes
 from tec_zarr.train.start import start_from_covariances
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def batches(scenes: Path, smooth: float = 0.8, drop: float = 0.25) -> Batches:
 @pytest.mark.parametrize("smooth", [0.0, 1.0])
 def test_crops_with_replicated_bands_become_smooth(scenes: Path, smooth: float) -> None:
     crops = Crops(load_scenes(scenes)[:1], 64, 0, smooth)
-    frame, bands, squared = crops.draw()
+    frame, bands, squared, past = crops.draw()
+    assert past.shape == (0, 12, 64, 64)
     assert frame.shape == (12, 64, 64)
     assert bands.all()
     factors = np.array([6, 1, 1, 1, 2, 2, 2, 1, 2, 6, 2, 2])

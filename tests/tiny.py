@@ -13,8 +13,12 @@ from tec_zarr.entropy import exact
 from tec_zarr.entropy.tables import Tables, gaussian
 from tec_zarr.models.activity import log_table
 from tec_zarr.models.elic import Elic, ElicConfig
+from tec_zarr.models.elic_patch import PatchElic, PatchElicConfig
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
 from tec_zarr.models.temporal import Temporal, TemporalConfig
+from tec_zarr.models.tt_patch import OLDEST
+from tec_zarr.train import measured
+from tec_zarr.train.measured import SUPPORT, pmf_of
 from tests.draws import draw
 
 if TYPE_CHECKING:
@@ -176,6 +180,46 @@ def temporal_artifact(
     model.prior.double()
     model.tables = exact.shifted(deviations, bins)
     return model.to_artifact({"summary": "random weights, for tests"})
+
+
+def neighbour_artifact(kind: type[PatchElic] = PatchElic) -> Artifact:
+    """A TEC-ELIC or TEC-TT in patch layout, of three bands and narrow networks."""
+    config = PatchElicConfig(
+        bands=RGB, qualities=QUALITIES, width=8, reach=16, depth=1,
+        groups=(4, 12), others=(16, 160), features=8, weighed=4,
+    )  # fmt: skip
+    model = kind(config)
+    state = {n: _neighbour_layer(n, v) for n, v in model.state_dict().items()}
+    state["transform.turned"] = torch.stack([orthonormal(f"turned{g}", 3) for g in range(4)])
+    state["transform.order"] = shuffled("order", 8, len(RGB))
+    for branch in ("br_a", "br_s"):
+        state[f"transform.{branch}.spread"] = state[f"transform.{branch}.spread"].abs() + 0.01
+    state["transform.steps"] = torch.tensor([0.8, 0.2, 0.05])
+    state["transform.span"] = torch.tensor([-5.0, 1.0])
+    _set_statistics(state, RGB)
+    model.load_state_dict(state)
+    model.prior.settle(model.transform.order[: model.prior.strong] < len(RGB))
+    pmf = [pmf_of(np.zeros(2 * SUPPORT + 1, np.int64), row, 1) for row in range(64)]
+    chances = np.array([1 - row[len(row) // 2] for row in pmf[1:]])
+    integers = measured.sparse_rows(chances[: int((chances < measured.SPARSE).argmin())])
+    first = np.full(OLDEST + 1, 1 / (OLDEST + 1))
+    model.tables = measured.tables_of(pmf, 1, integers, first.tolist())
+    named = {name.removeprefix("prior."): value for name, value in integers.items()}
+    return model.to_artifact(named, {"summary": "random weights, for tests"})
+
+
+def _neighbour_layer(name: str, value: torch.Tensor) -> torch.Tensor:
+    """Weights that keep the size of signals; tables of steps are as they are in a new model."""
+    if name.endswith((".table", ".flat")) and "shrink" not in name:
+        return value + (
+            0 if name.endswith("flat") else torch.from_numpy(draw(name, tuple(value.shape), 0.1))
+        )
+    if "shrink" in name:
+        return value
+    if name.startswith("transform"):
+        return torch.from_numpy(draw(name, tuple(value.shape), 0.02))
+    scale = 0.1 if value.ndim == 1 else float(np.sqrt(1.2 / np.prod(value.shape[1:])))
+    return torch.from_numpy(draw(name, tuple(value.shape), scale))
 
 
 def random_layer(name: str, shape: torch.Size) -> torch.Tensor:

@@ -76,6 +76,24 @@ def load_series(folder: Path | None = None, wanted: Wanted | None = None) -> Sou
     return sources
 
 
+def load_dates(folder: Path | None = None, least: int = 4, split: str = "validation") -> Sources:
+    """Series of at least so many dates, of level 2A and any size and bands, each by its own name.
+
+    Raises TecError if the folder has no index or no such series.
+    """
+    place = data_folder(folder)
+    samples = json.loads((place / "index.json").read_text("utf-8"))["samples"]
+    found: Sources = {}
+    for sample in samples:
+        if (sample["split"], sample["level"]) == (split, "L2A") and sample["shape"][0] >= least:
+            with np.load(place / sample["file"]) as file:
+                name = Path(sample["file"]).stem.replace("__", " ")
+                found[name] = [Series.of(file["data"], sample["bands"])]
+    if not found:
+        raise TecError(f"{place} has no series of {least} dates")
+    return found
+
+
 def load_frames(folder: Path | None = None, wanted: Wanted | None = None) -> Frames:
     """The frames (band, y, x) of `load_series`, without what belongs together."""
     sources = load_series(folder, wanted)

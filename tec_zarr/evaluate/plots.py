@@ -49,6 +49,22 @@ def rate_plot(result: Mapping[str, Any], path: Path) -> None:
     _write(figure, path)
 
 
+def gain_plot(gains: Mapping[str, Mapping[int, float]], baseline: str, path: Path) -> None:
+    """Draw BD-rates by the number of dates in a chunk, a line for each series."""
+    figure = _figure(7, 4.5)
+    axes = figure.add_subplot(xlabel="dates in a chunk", xscale="log")
+    axes.set_ylabel(f"bytes at equal PSNR beside {baseline}, in %")
+    for name, row in gains.items():
+        axes.plot(list(row), [100 * gain for gain in row.values()], marker=".", label=name)
+    every = sorted({dates for row in gains.values() for dates in row})
+    axes.set_xticks(every, [str(dates) for dates in every], minor=False)
+    axes.minorticks_off()
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(fontsize="small")
+    _write(figure, path)
+
+
 def _ratio_panel(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     """How many times smaller than the first baseline each codec is, median over sources."""
     points = np.arange(SHOWN[0], SHOWN[1] + 0.5).tolist()

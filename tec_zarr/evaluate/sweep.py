@@ -49,6 +49,17 @@ def tec(model: str, **options: Any) -> FrameCodec:  # noqa: ANN401 - passed on
     return codec
 
 
+def by_dates(codec: FrameCodec, dates: int) -> Codec:
+    """A codec of series (time, band, y, x) that codes so many dates at a time."""
+
+    def whole(series: Pixels, quality: float) -> Coded:
+        parts = [series[at : at + dates] for at in range(0, len(series), dates)]
+        sizes, decoded = zip(*(codec(part, quality) for part in parts), strict=True)
+        return sum(sizes), np.concatenate(decoded)
+
+    return whole
+
+
 def by_frame(codec: FrameCodec) -> Codec:
     """A codec of series (time, band, y, x) that codes each frame by itself."""
 

@@ -88,7 +88,9 @@ def decode_tiles(
     lists = zip(*(parse_lists(tile.overrides, count) for tile in tiles), strict=True)
     guards = [Replay(own) for own, _ in zip(lists, decoders, strict=False)]
     layers = stacked(model, decoders, guards, len(tiles))
-    coded = model.code(layers[0], None, _grid(units, (len(tiles), *shape), absent), quality)
+    grid = _grid(units, (len(tiles), *shape), absent)
+    grid = grid._replace(sides=tuple(tile.side for tile in tiles))
+    coded = model.code(layers[0], None, grid, quality)
     for decoder, guard in zip(decoders, guards, strict=True):
         decoder.finish()
         guard.finish()

@@ -8,7 +8,7 @@ mean + shrink * symbols -> `transforms.FlatTransform` -> frame
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -81,14 +81,17 @@ class PatchElic(Banded):
     The networks of `prior` run in float64: they choose means and table rows.
     """
 
-    temporal = False
+    family: ClassVar[str] = "elic-patch"
+    dated: ClassVar[bool] = False
+    """Whether forecasts look at earlier dates."""
 
     def __init__(self, config: PatchElicConfig) -> None:
         super().__init__(config)
         self.config = config
         sizes = (config.width, config.reach, config.depth)
         self.transform = FlatTransform(len(config.bands), *sizes, len(config.qualities))
-        self.prior = NeighbourPrior(config.groups, config.others, config.features, config.weighed)
+        own = (config.groups, config.others, config.features, config.weighed)
+        self.prior = NeighbourPrior(*own, dated=self.dated)
         self.sparse: Sparse
         """How symbols in rare rows are coded."""
 
@@ -114,13 +117,15 @@ class PatchElic(Banded):
 
         The map is that of latents in steps, float32.
         """
-        step = self.transform.steps[quality : quality + 1]
-        position = self.transform.position(step).double()
-        shrink = self.prior.shrink(position)[0]
-        talk = _Talk(self, coder, grid, shrink, None if coded is None else coded.maps[0])
+        position = self.position(quality)
+        talk = Talk(self, coder, grid, position, None if coded is None else coded.maps[0])
         self.prior(talk, grid.tiles * grid.frames, grid.sizes[0], position)
         maps = (talk.latents.view(grid.tiles, grid.frames, -1, *grid.sizes[0]),)
         return Coded(maps, np.ones(grid.tiles, np.int32), () if coded is None else coded.turns)
+
+    def position(self, quality: int) -> Tensor:
+        """Where the step of a quality code lies in the span, (1,), float64."""
+        return self.transform.position(self.transform.steps[quality : quality + 1]).double()
 
     def harmed(self, given: Coded, seen: Coded) -> Ints:
         """No tile: nothing is left out of any."""
@@ -173,22 +178,26 @@ class PatchElic(Banded):
             plain = value.detach().cpu().float().numpy()
             tensors[name] = plain.astype(np.float16) if plain.ndim > 1 else plain
         tensors |= {f"tables.{name}": getattr(self.tables, name) for name in TABLE_FIELDS}
-        fields = {"version": VERSION, "family": "elic-patch", "config": asdict(self.config)}
+        fields = {"version": VERSION, "family": self.family, "config": asdict(self.config)}
         return Artifact(fields, tensors, card)
 
 
-class _Talk:
-    """One batch on its way: turns forecasts into rows and sends symbols; a `neighbours.Send`."""
+class Talk:
+    """One batch on its way: turns forecasts into rows and sends symbols; a `mixing.Send`."""
 
     def __init__(
         self,
         model: PatchElic,
         coder: GuardedCoder,
         grid: Grid,
-        shrink: Tensor,
+        position: Tensor,
         given: Tensor | None,
+        absent: Tensor | None = None,
     ) -> None:
+        """`given` are latents (tiles, frames, c, y, x) to write; `absent` is (tiles * frames,)."""
+        shrink = model.prior.shrink(position)[0]
         self.coder, self.grid, self.sparse, self.shrink = coder, grid, model.sparse, shrink
+        self.strong, self.absent = model.prior.strong, absent
         self.given = None if given is None else given.flatten(0, 1).flatten(2)
         height, width = grid.sizes[0]
         shape = (grid.tiles * grid.frames, len(shrink), height * width)
@@ -203,13 +212,15 @@ class _Talk:
         whole = self.coder.guard(torch.cat([v.reshape(self.grid.tiles, -1) for v in values], 1))
         rows, *means = (part.reshape(scale.shape) for part in whole.chunk(len(values), 1))
         rows = rows.clamp(1, ROWS - 1)
+        if self.absent is not None:
+            rows = torch.where(self.absent.view(-1, 1, 1), 0, rows)
         known = means[0].double() / PART if means else torch.zeros((), dtype=torch.float64)
         shrink = self.shrink[channels, None]
         symbols = None
         if self.given is not None:
             target = self.given[:, channels].index_select(2, places)
             symbols = self._symbols(target - known, rows, shrink)
-        seen = self._sent(symbols, rows, runs=mean is None).double()
+        seen = self._sent(symbols, rows, runs=channels.start >= self.strong).double()
         self.latents[:, channels, places] = (known + shrink * seen).float()
         return known + seen, seen
 

@@ -11,8 +11,7 @@ CVPR 2022, with lattices for its checkerboard). The same functions train, write 
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,59 +19,23 @@ from torch.nn import functional
 
 from tec_zarr.models.interpolation import CORNER, levels
 from tec_zarr.models.layers import Knots
+from tec_zarr.models.mixing import SCALES, SIDE, Mixed, filmed, logarithm, slices, wide
+from tec_zarr.models.others import Others
 from tec_zarr.models.places import Places
+from tec_zarr.models.recalled import Gates, Recall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tec_zarr.models.interpolation import Level
-
-SIDE = 5
-"""Of the filters, in places of a grid."""
+    from tec_zarr.models.mixing import Send
+    from tec_zarr.models.recalled import Dates
 
 FAR = -30.0
 """Logarithm of the weight of a place that is not known."""
 
-SCALES = (-7.0, 12.0)
-"""log2 of the least and of the largest scale, in steps."""
-
 MEDIUM = 8.0
 """Steps that a neighbour's value is compared with."""
-
-
-class Send(Protocol):
-    """Codes a group: given are a slice of channels, places, and a forecast (n, c, places).
-
-    `mean` and `scale` (log2) are in steps; no mean is zero. Returned are latents as readers see
-    them, in steps, and symbols, both like `scale`.
-    """
-
-    def __call__(
-        self, channels: slice, places: Tensor, mean: Tensor | None, scale: Tensor
-    ) -> tuple[Tensor, Tensor]: ...
-
-
-def logarithm(values: Tensor) -> Tensor:
-    """log2(1 + magnitude), with the sign of the values."""
-    return torch.log2(1 + values.abs()).copysign(values)
-
-
-def slices(sizes: Sequence[int], first: int = 0) -> list[slice]:
-    """The channels of groups that follow each other."""
-    return [slice(*ends) for ends in pairwise(accumulate(sizes, initial=first))]
-
-
-class Mixed(nn.Module):
-    """Features mixed with those around them, and with each other: (n, d, y, x)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.wide = _wide(width)
-        self.first, self.last = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + functional.gelu(self.wide(x))
-        return x + self.last(functional.gelu(self.first(x)))
 
 
 class Stage(nn.Module):
@@ -95,22 +58,40 @@ class Stage(nn.Module):
 
 
 class Around(NamedTuple):
-    """Decoded values around the places of a level."""
+    """Decoded values around the places of a level, of frames or of their dates."""
 
     near: Tensor
-    """(n, c, SIDE**2, places): of the channels whose neighbours are weighed place by place."""
+    """(..., c, SIDE**2, places): of the channels whose neighbours are weighed place by place."""
 
     known: Tensor
     """(1, 1, SIDE**2, places), bool."""
 
     far: Tensor
-    """(n, c', places): what fixed weights make of the others."""
+    """(..., c', places): what fixed weights make of the others."""
+
+
+class Past(NamedTuple):
+    """What a level needs to know of earlier dates."""
+
+    told: Tensor
+    """Features (n, dates, places, d)."""
+
+    there: Tensor
+    """(n, dates), bool."""
+
+    here: Tensor
+    """Their latents (n, dates, c, places)."""
+
+    around: Around | None
+    """As far as their neighbours are known of the frame."""
 
 
 class Pass(nn.Module):
     """All groups of the places of a level; those of a corner have no neighbours."""
 
-    def __init__(self, groups: Sequence[int], width: int, weighed: int, *, alone: bool) -> None:
+    def __init__(
+        self, groups: Sequence[int], width: int, weighed: int, *, alone: bool, dated: bool = False
+    ) -> None:
         super().__init__()
         self.slices, self.weighed, self.alone = slices(groups), weighed, alone
         count = sum(groups)
@@ -122,26 +103,39 @@ class Pass(nn.Module):
         self.register_buffer("flat", torch.zeros(count, dtype=torch.bool))
         self.flat: Tensor
         """(channels,): those of frequency 0, whose mean is an average of neighbours."""
+        if dated:
+            self.recall = Recall(count, width)
+            self.gates = nn.ModuleList(Gates(width, size) for size in groups)
         if alone:
             self.start = nn.Parameter(torch.zeros(width))
             return
         self.embedded = nn.Conv2d(2 * count + 1, width, 1)
         self.mixed = nn.Sequential(Mixed(width), Mixed(width))
-        self.spread = nn.ModuleList(_wide(width) for _ in groups[:-1])
+        self.spread = nn.ModuleList(wide(width) for _ in groups[:-1])
         self.weights = nn.Parameter(torch.zeros(count, SIDE**2))
 
-    def forward(self, send: Send, grid: Tensor, at: Places, position: Tensor) -> Tensor:
+    def forward(
+        self, send: Send, grid: Tensor, at: Places, position: Tensor, dates: Dates | None = None
+    ) -> Tensor:
         """Code the places of a level; returns them (n, c, places).
 
         `grid` (n, c, y, x) holds what is decoded of the level's grid, zero elsewhere.
         """
         features, around = self._begun(grid, at)
+        past = None
+        if dates is not None:
+            told, added = self.recall(grid, dates, at)
+            features, past = features + added, self._past(told, dates, at)
         done: list[Tensor] = []
         for index, (part, stage) in enumerate(zip(self.slices, self.stages, strict=True)):
             change, scale, seen = stage(features, position)
             mean = change * torch.exp2(scale)
+            weights = self._weights(around, part, cast("Stage", stage), seen)
             if around is not None:
-                mean = mean + self._weighed(around, part, cast("Stage", stage), seen)
+                mean = mean + self._weighed(around, part, weights)
+            if past is not None:
+                news, more = self._news(index, past, seen, weights, position)
+                mean, scale = mean + news, (scale + more).clamp(*SCALES)
             decoded, symbols = send(part, at.whole, mean, scale)
             done.append(decoded)
             if index < len(self.told):
@@ -154,24 +148,54 @@ class Pass(nn.Module):
             return self.start.expand(len(grid), len(at.places), -1), None
         known = at.known.to(grid).expand(len(grid), 1, -1, -1)
         x = torch.cat([logarithm(grid), torch.tanh(grid / MEDIUM), known], 1)
+        return at.taken(self.mixed(self.embedded(x))).mT, self._around(grid, at)
+
+    def _around(self, grid: Tensor, at: Places) -> Around:
         near = _unfolded(grid[:, : self.weighed])[..., at.places]
         filters = self.weights[self.weighed :].view(-1, 1, SIDE, SIDE)
         with torch.autocast(grid.device.type, enabled=False):
             others = grid[:, self.weighed :]
             far = functional.conv2d(others, filters, padding=SIDE // 2, groups=len(filters))
-        around = Around(near, _unfolded(known[:1])[..., at.places] > 0, at.taken(far))
-        return at.taken(self.mixed(self.embedded(x))).mT, around
+        known = _unfolded(at.known.to(grid))[..., at.places] > 0
+        return Around(near, known, at.taken(far))
 
-    def _weighed(self, around: Around, part: slice, stage: Stage, features: Tensor) -> Tensor:
-        """What neighbours make likely, (n, c, places): of some channels place by place."""
-        if stage.weights is None:
-            return around.far[:, part.start - self.weighed : part.stop - self.weighed]
+    def _past(self, told: Tensor, dates: Dates, at: Places) -> Past:
+        count = dates.maps.shape[1]
+        here = at.taken(dates.flat).unflatten(0, (-1, count))
+        if self.alone:
+            return Past(told, dates.there, here, None)
+        around = self._around(dates.flat * at.known.to(dates.maps), at)
+        near, far = (part.unflatten(0, (-1, count)) for part in (around.near, around.far))
+        return Past(told, dates.there, here, around._replace(near=near, far=far))
+
+    def _news(
+        self, index: int, past: Past, seen: Tensor, weights: Tensor | None, position: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What dates add to mean and scale of a group: what their neighbours do not say."""
+        part = self.slices[index]
+        news = past.here[:, :, part]
+        if past.around is not None:
+            own = None if weights is None else weights.unsqueeze(1)
+            news = news - self._weighed(past.around, part, own)
+        return self.gates[index](past.told + seen.unsqueeze(1), past.there, news, position)
+
+    def _weights(
+        self, around: Around | None, part: slice, stage: Stage, features: Tensor
+    ) -> Tensor | None:
+        """Weights (n, c, SIDE**2, places) of neighbours, where they differ from place to place."""
+        if around is None or stage.weights is None:
+            return None
         own = stage.weights(features).to(around.near.dtype).mT.unflatten(1, (-1, SIDE**2))
         weights = own + self.weights[part].unsqueeze(2)
         average = weights.masked_fill(~around.known, FAR).softmax(2)
         average = average * around.known.any(2, keepdim=True)
-        weights = torch.where(self.flat[part].view(-1, 1, 1), average, weights * around.known)
-        return (weights * around.near[:, part]).sum(2)
+        return torch.where(self.flat[part].view(-1, 1, 1), average, weights * around.known)
+
+    def _weighed(self, around: Around, part: slice, weights: Tensor | None) -> Tensor:
+        """What neighbours make likely, (..., c, places)."""
+        if weights is None:
+            return around.far[..., part.start - self.weighed : part.stop - self.weighed, :]
+        return (weights * around.near[..., part, :, :]).sum(-2)
 
     def _told(self, index: int, decoded: Tensor, symbols: Tensor, at: Places) -> Tensor:
         """What a group tells the next ones, here and at the places around."""
@@ -181,69 +205,54 @@ class Pass(nn.Module):
         return told + at.taken(self.spread[index](at.placed(told.mT))).mT
 
 
-class Others(nn.Module):
-    """The forecast of all remaining channels, group by group everywhere at once; without means."""
-
-    def __init__(self, groups: Sequence[int], inside: int, width: int) -> None:
-        super().__init__()
-        self.slices = slices(groups, inside)
-        self.embedded = nn.Conv2d(2 * inside, width, 1)
-        self.films = nn.ModuleList(Knots(2 * width) for _ in groups)
-        self.mixed = nn.ModuleList(Mixed(width) for _ in groups)
-        self.out = nn.ModuleList(nn.Conv2d(width, size, 1) for size in groups)
-        self.told = nn.ModuleList(nn.Conv2d(size, width, 1) for size in groups[:-1])
-        self.bias = Knots(sum(groups))
-
-    def forward(self, send: Send, known: Tensor, position: Tensor) -> Tensor:
-        """Code the channels that follow `known` (n, c, y, x); returns them."""
-        places = torch.arange(known[0, 0].numel(), device=known.device)
-        logs = logarithm(known)
-        state = self.embedded(torch.cat([logs.abs(), logs], 1))
-        bias = self.bias(position)[..., None]
-        done: list[Tensor] = []
-        for index, part in enumerate(self.slices):
-            seen = filmed(cast("Knots", self.films[index]), state.flatten(2).mT, position).mT
-            scale = self.out[index](self.mixed[index](seen.unflatten(2, known.shape[2:])))
-            own = bias[:, part.start - known.shape[1] : part.stop - known.shape[1]]
-            scale = (scale.flatten(2).to(known.dtype) + own).clamp(*SCALES)
-            decoded, symbols = send(part, places, None, scale)
-            done.append(decoded.unflatten(2, known.shape[2:]))
-            if index < len(self.told):
-                state = state + self.told[index](logarithm(symbols).abs().view_as(done[-1]))
-        return torch.cat(done, 1)
-
-
 class NeighbourPrior(nn.Module):
     """Codes maps of latents through `Send`: strong channels level by level, then the others.
 
     Levels of spacing one, most of all places, have networks of their own; the others share theirs.
     """
 
-    def __init__(self, groups: Sequence[int], others: Sequence[int], width: int, near: int) -> None:
+    def __init__(
+        self,
+        groups: Sequence[int],
+        others: Sequence[int],
+        width: int,
+        near: int,
+        *,
+        dated: bool = False,
+    ) -> None:
         super().__init__()
         self.strong = sum(groups)
-        self.corner = Pass(groups, width, near, alone=True)
+        self.corner = Pass(groups, width, near, alone=True, dated=dated)
         self.wide, self.fine = (
-            nn.ModuleList(Pass(groups, width, near, alone=False) for _ in range(2))
+            nn.ModuleList(Pass(groups, width, near, alone=False, dated=dated) for _ in range(2))
             for _ in range(2)
         )
-        self.others = Others(others, self.strong, width)
+        self.others = Others(others, self.strong, width, dated=dated)
         self.shrink = Knots(self.strong + sum(others), value=1.0)
         """What readers multiply symbols with, by channel."""
 
-    def forward(self, send: Send, count: int, size: tuple[int, int], position: Tensor) -> Tensor:
+    def forward(
+        self,
+        send: Send,
+        count: int,
+        size: tuple[int, int],
+        position: Tensor,
+        dates: Dates | None = None,
+    ) -> Tensor:
         """Code `count` maps of `size` (y, x); returns latents (n, c, y, x) in steps.
 
-        `position` (n,) or (1,) is where quantisation steps lie in the model's span.
+        `position` (n,) or (1,) is where quantisation steps lie in the model's span; `dates` are
+        earlier ones of the maps, for priors that are `dated`.
         """
         shape = (count, self.strong, *size)
         known = torch.zeros(shape, dtype=position.dtype, device=position.device)
         for level in levels(*size):
             at = Places.of(level, size, known.device)
             grid = known[:, :, :: level.step, :: level.step]
-            decoded = self._pass(level)(send, grid, at, position)
+            seen = None if dates is None else dates.part(level.step, slice(self.strong))
+            decoded = self._pass(level)(send, grid, at, position, seen)
             known = known.flatten(2).index_copy(2, at.whole, decoded).view(shape)
-        return torch.cat([known, self.others(send, known, position)], 1)
+        return torch.cat([known, self.others(send, known, position, dates)], 1)
 
     def settle(self, flat: Tensor) -> None:
         """Say which strong channels are averages of a patch; they begin as those of neighbours."""
@@ -259,16 +268,6 @@ class NeighbourPrior(nn.Module):
         if level.kind == CORNER:
             return self.corner
         return (self.fine if level.step == 1 else self.wide)[level.kind - 1]
-
-
-def filmed(film: Knots, features: Tensor, position: Tensor) -> Tensor:
-    """Features (n, places, d), scaled and shifted by what a quantisation step says."""
-    scale, shift = film(position).unsqueeze(1).chunk(2, 2)
-    return features * (1 + scale) + shift
-
-
-def _wide(width: int) -> nn.Conv2d:
-    return nn.Conv2d(width, width, SIDE, padding=SIDE // 2, groups=width)
 
 
 def _unfolded(maps: Tensor) -> Tensor:

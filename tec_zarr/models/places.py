@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from tec_zarr.models.interpolation import CENTRES
+from tec_zarr.models.interpolation import CORNER, EDGES
 
 if TYPE_CHECKING:
     from tec_zarr.models.interpolation import Level
@@ -32,7 +32,8 @@ class Places(NamedTuple):
         rows, columns = (-(-side // level.step) for side in size)
         odd_y = torch.arange(rows).view(-1, 1) % 2 == 1
         odd_x = torch.arange(columns) % 2 == 1
-        known = ~odd_y & ~odd_x if level.kind == CENTRES else odd_y == odd_x
+        known = odd_y == odd_x if level.kind == EDGES else ~odd_y & ~odd_x
+        known = known & (level.kind != CORNER)
         own = y.div(level.step, rounding_mode="floor") * columns
         own = own + x.div(level.step, rounding_mode="floor")
         return cls(own.to(device), level.places.to(device), known[None, None].to(device))

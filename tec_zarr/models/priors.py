@@ -57,6 +57,9 @@ class Grid(NamedTuple):
     absent: NDArray[np.bool_] | None = None
     """(tiles, frames): frames without a valid pixel; None if there are none."""
 
+    sides: tuple[bytes, ...] = ()
+    """When reading, what each tile stores beside its symbols."""
+
 
 class Prior(Protocol):
     """Codes maps; `coded` is None when reading."""

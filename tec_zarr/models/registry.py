@@ -21,6 +21,7 @@ from tec_zarr.models.elic import Elic
 from tec_zarr.models.elic_patch import PatchElic
 from tec_zarr.models.factorized import Factorized
 from tec_zarr.models.temporal import Temporal
+from tec_zarr.models.tt_patch import PatchTemporal
 from tec_zarr.releases import releases
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ FAMILIES: dict[str, type[Model]] = {
     "elic": Elic,
     "elic-patch": PatchElic,
     "tt": Temporal,
+    "tt-patch": PatchTemporal,
     "flextec": Temporal,
 }
 

@@ -257,3 +257,12 @@ class FlatTransform(Patches):
         """Invert `analysis_at`."""
         latent = latents * step.view(-1, 1, 1, 1)
         return self._pixels(self._corrected(latent, latent.shape[1], self.br_s, step), rotations)
+
+    def turned_by(self, latents: Tensor, turn: Tensor) -> Tensor:
+        """Latents (n, c, y, x) whose components are turned by matrices (n, group, c', c').
+
+        With B A^T they go from rotation A to rotation B.
+        """
+        spectrum = latents[:, self.order.argsort()].unflatten(1, (-1, self.bands)).flatten(3)
+        turned = (turn[:, self.member] @ spectrum).flatten(1, 2)
+        return turned[:, self.order].unflatten(2, latents.shape[2:])

@@ -11,7 +11,7 @@ import numpy as np
 
 from tec_zarr.bands import S2L2A, resolve_bands
 from tec_zarr.replication import find
-from tec_zarr.train.data import Scene, is_replicated
+from tec_zarr.train.scenes import Scene, is_replicated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

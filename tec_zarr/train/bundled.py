@@ -35,6 +35,7 @@ class Bundled:
     multiple: ClassVar[int] = PatchTransform.patch * PatchTransform.group
     units: ClassVar[tuple[float, ...]] = (UNIT,) * len(S2L2A)
     drop: ClassVar[float] = 0.25
+    earlier: ClassVar[int] = 0
     all_rates: ClassVar[bool] = True
     rates: ClassVar[tuple[float, float]] = (1e-3, 2e-4)
     clip: ClassVar[float] = 60.0

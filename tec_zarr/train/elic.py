@@ -14,18 +14,21 @@ from tec_zarr.errors import ConfigError
 from tec_zarr.models import registry
 from tec_zarr.models.elic_patch import ROWS, PatchElic, PatchElicConfig
 from tec_zarr.models.factorized import Factorized
-from tec_zarr.models.neighbours import SCALES, NeighbourPrior
+from tec_zarr.models.mixing import SCALES
+from tec_zarr.models.neighbours import NeighbourPrior
 from tec_zarr.models.rounding import rounded
 from tec_zarr.models.sparse import sparse_of
 from tec_zarr.models.transforms import FlatTransform, PatchTransform
 from tec_zarr.train.export import QUALITIES, calibrated_steps
 from tec_zarr.train.forecast import laplace_bits
 from tec_zarr.train.graph import COARSEST, DEFAULTS, FINEST, HIGH_RATE, UNIT, AllRates, Result
-from tec_zarr.train.measured import SPARSE, counted, pmf_of, sparse_rows, tables_of
+from tec_zarr.train.measured import SPARSE, WHOLE, counted, pmf_of, sparse_rows, tables_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from tec_zarr.models.artifact import Artifact
     from tec_zarr.train.data import Batches
@@ -49,14 +52,14 @@ class ElicGraph(AllRates):
         default = default.to(frames.device)
         latents, rotations = self.transform.analysis_at(frames, step, default)
         position = self.transform.position(step)
-        talk = _Talk(latents, self.prior.shrink(position))
+        talk = Talk(latents, self.prior.shrink(position))
         self.prior(talk, len(frames), latents.shape[2:], position)
         decoded = self.transform.synthesis_at(talk.decoded(), step, rotations)
         return Result(decoded, talk.bits, HIGH_RATE / step.square())
 
 
-class _Talk:
-    """Rounds and counts bits, with gradients; a `neighbours.Send`."""
+class Talk:
+    """Rounds and counts bits, with gradients; a `mixing.Send`."""
 
     def __init__(self, latents: Tensor, shrink: Tensor) -> None:
         self.latents, self.shrink, self.bits = latents, shrink, latents.new_zeros(len(latents))
@@ -97,15 +100,20 @@ class BundledElic:
     Only the prior is trained: the transform is that of the model which training goes on from.
     """
 
+    kind: ClassVar[type[PatchElic]] = PatchElic
     title: ClassVar[str] = (
         f"TEC-ELIC for Sentinel-2 L2A, all rates from {QUALITIES[0]:g} to {QUALITIES[-1]:g} dB"
     )
     multiple: ClassVar[int] = PatchTransform.patch * PatchTransform.group
     units: ClassVar[tuple[float, ...]] = (UNIT,) * len(S2L2A)
     drop: ClassVar[float] = 0.05
+    earlier: ClassVar[int] = 0
     all_rates: ClassVar[bool] = True
     rates: ClassVar[tuple[float, float]] = (1.5e-3, 5e-4)
     clip: ClassVar[float] = 1.0
+
+    first: ClassVar[tuple[float, ...]] = WHOLE
+    """Masses of the row behind those of symbols."""
 
     family: str = field(default="elic", init=False)
     layout: str = field(default="patch", init=False)
@@ -129,7 +137,7 @@ class BundledElic:
 
     def sized_like(self, start: str) -> Self:
         found = registry.load(start, torch.device("cpu"))
-        if isinstance(found, PatchElic):
+        if isinstance(found, self.kind):
             own = found.config
             names = ("width", "reach", "depth", "groups", "others", "features", "weighed")
             return type(self)(**{name: getattr(own, name) for name in names})
@@ -140,7 +148,7 @@ class BundledElic:
         transform = FlatTransform(len(S2L2A), self.width, self.reach, self.depth, qualities=1)
         transform.span.copy_(torch.log2(torch.tensor([FINEST, COARSEST]) / UNIT))
         transform.requires_grad_(requires_grad=False)
-        return ElicGraph(transform, self._prior())
+        return self._graph(transform)
 
     def begin(self, graph: Graph, start: str | None, batches: Batches) -> None:
         own = cast("ElicGraph", graph)
@@ -149,8 +157,7 @@ class BundledElic:
         given = _transform(start or BUNDLED).state_dict()
         own.transform.load_state_dict({k: given[k] for k in taken} | {"steps": taken["steps"]})
         if isinstance(found, PatchElic):
-            own.prior.load_state_dict(found.prior.float().state_dict())
-            registry.forget()  # what was loaded is in single precision now
+            own.prior.load_state_dict(found.prior.state_dict(), strict=isinstance(found, self.kind))
         else:
             _settle(own)
             _start_scales(own, batches)
@@ -162,18 +169,25 @@ class BundledElic:
         model = self._model(own, calibrated_steps(own, batches, frames // 8))
         model.sparse = sparse_of(1, _named(sparse_rows(np.zeros(0))))
         with torch.inference_mode():
-            counts = counted(model, batches, frames)
+            counts = self._counts(model, batches, frames)
         pmf = [pmf_of(counts[row], row, 1) for row in range(ROWS)]
         chances = np.array([1 - row[len(row) // 2] for row in pmf[1:]])
         integers = sparse_rows(chances[: int((chances < SPARSE).argmin())])
-        model.tables = tables_of(pmf, 1, integers)
+        model.tables = tables_of(pmf, 1, integers, self.first)
         return model.to_artifact(_named(integers), card)
 
     def publish(self, graph: Graph, folder: Path) -> None:
         """Nothing: no other program reads this kind."""
 
     def _prior(self) -> NeighbourPrior:
-        return NeighbourPrior(self.groups, self.others, self.features, self.weighed)
+        own = (self.groups, self.others, self.features, self.weighed)
+        return NeighbourPrior(*own, dated=self.kind.dated)
+
+    def _graph(self, transform: FlatTransform) -> ElicGraph:
+        return ElicGraph(transform, self._prior())
+
+    def _counts(self, model: PatchElic, batches: Batches, frames: int) -> NDArray[np.int64]:
+        return counted(model, batches, frames)
 
     def _model(self, graph: ElicGraph, steps: Tensor) -> PatchElic:
         config = PatchElicConfig(
@@ -187,7 +201,7 @@ class BundledElic:
             features=self.features,
             weighed=self.weighed,
         )
-        model = PatchElic(config)
+        model = self.kind(config)
         model.transform.load_state_dict(graph.transform.state_dict() | {"steps": steps})
         model.prior.load_state_dict(graph.prior.state_dict())
         model.prior.double()

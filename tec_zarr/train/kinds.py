@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from tec_zarr.errors import ConfigError
 from tec_zarr.models import registry
 from tec_zarr.train.bundled import Bundled
+from tec_zarr.train.elic import BundledElic
 from tec_zarr.train.published import Published
+from tec_zarr.train.tt import BundledTemporal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +44,10 @@ class Kind(Protocol):
     @property
     def drop(self) -> float:
         """Share of training frames that some bands are taken from."""
+
+    @property
+    def earlier(self) -> int:
+        """Earlier dates that come with each training frame."""
 
     @property
     def all_rates(self) -> bool:
@@ -87,6 +93,8 @@ def chosen(family: str | None, layout: str | None, start: str | None, quality: f
         ("fp", "patch"): Bundled(),
         ("fp", "strided"): Published(family="fp", quality=quality),
         ("elic", "strided"): Published(family="elic", quality=quality),
+        ("elic", "patch"): BundledElic(),
+        ("tt", "patch"): BundledTemporal(),
     }
     wanted = (family or "fp", layout or ("patch" if family in (None, "fp") else "strided"))
     if wanted not in known:

@@ -26,10 +26,10 @@ from tec_zarr.train.sources import fitting_crop, open_sources
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tec_zarr.train.data import Source
     from tec_zarr.train.graph import Graph
     from tec_zarr.train.journal import Record, Report
     from tec_zarr.train.kinds import Kind
+    from tec_zarr.train.scenes import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,8 @@ def batches_of(
 ) -> Batches:
     """What draws batches from sources, in the units of the model; `drop` of them lack bands."""
     mean, std = torch.tensor(MEANS["s2l2a"]), torch.tensor(config.model.units)
-    return Batches(Crops(scenes, config.crop, seed), mean, std, drop)
+    crops = Crops(scenes, config.crop, seed, earlier=config.model.earlier)
+    return Batches(crops, mean, std, drop)
 
 
 def new_state(config: TrainConfig) -> State:
@@ -177,7 +178,7 @@ def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[Record]
         sample = batches.draw(config.batch).to(place)
         step = draw_steps(config.batch).to(place)
         with torch.autocast(sample.frames.device.type, torch.bfloat16):
-            result = state.graph.train()(sample.frames, step)
+            result = state.graph.train()(*sample.given, step)
         squares = sample.square_errors(result.frames)
         cost = result.bits + result.worth * squares
         # Costs span three orders of magnitude over the rates; the root keeps one end from winning.

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 ROWS = 64
 """Rows of scales, a quarter of an octave apart."""
 
+WHOLE = (1 - 2.0**-12, 2.0**-12)
+"""Masses of the first symbol of a tile: is it whole?"""
+
 SUPPORT = 512
 """Largest magnitude in a table; larger symbols escape."""
 
@@ -105,11 +108,14 @@ def sparse_rows(chances: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
 
 
 def tables_of(
-    pmf: Sequence[NDArray[np.float64]], certain: int, integers: Mapping[str, NDArray[Any]]
+    pmf: Sequence[NDArray[np.float64]],
+    certain: int,
+    integers: Mapping[str, NDArray[Any]],
+    first: Sequence[float] = WHOLE,
 ) -> Tables:
-    """Rows of symbols, then of a tile's first symbol, then those of rare symbols."""
+    """Rows of symbols, then one with the masses `first`, then those of rare symbols."""
     rows = [(row, -(len(row) // 2)) for row in pmf]
-    rows.append((np.array([1 - 2.0**-12, 2.0**-12]), 0))  # the first symbol of a tile: whole or not
+    rows.append((np.array(first), 0))
     shifts = integers["prior.shifts"].tolist()
     rare = pmf[certain : certain + len(shifts)]
     for row, shift in zip(rare, shifts, strict=True):

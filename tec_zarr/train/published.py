@@ -65,6 +65,7 @@ class Published:
     multiple: ClassVar[int] = 64
     units: ClassVar[tuple[float, ...]] = STDS["s2l2a"]
     drop: ClassVar[float] = 0.0
+    earlier: ClassVar[int] = 0
     all_rates: ClassVar[bool] = False
     rates: ClassVar[tuple[float, float]] = (1e-4, 5e-5)
     clip: ClassVar[float] = 1.0

@@ -19,7 +19,7 @@ from tec_zarr.cube import codec_in
 from tec_zarr.errors import ConfigError
 from tec_zarr.images import derived_options, images
 from tec_zarr.train.blocks import HELD_OUT, Array, Block, block, blocks
-from tec_zarr.train.data import load_scenes
+from tec_zarr.train.scenes import load_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tec_zarr.archive.stores import Location
     from tec_zarr.config import TecOptions
-    from tec_zarr.train.data import Scene, Source
+    from tec_zarr.train.scenes import Scene, Source
 
     Values = NDArray[Any]
 

@@ -1,0 +1,138 @@
+"""TEC-TT in patch layout: TEC-ELIC in patch layout, whose forecasts look at earlier dates.
+
+Frames of a series go in order. The writer names for each frame of a tile which earlier dates are
+context, the most alike ones: after clouds that is the last clear date. Their latents, as readers
+see them, are turned into the rotation of the frame; `models.recalled` says what becomes of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+
+from tec_zarr.models import spectral
+from tec_zarr.models.elic_patch import ROWS, PatchElic, Talk
+from tec_zarr.models.priors import Coded
+from tec_zarr.models.recalled import Dates
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tec_zarr.models.coding import GuardedCoder
+    from tec_zarr.models.priors import Grid
+    from tec_zarr.models.spectral import Turns
+
+DATES = 2
+"""Earlier dates that are context of a frame."""
+
+OLDEST = 15
+"""How many steps back such a date may lie; 0 names none."""
+
+NAMES = ROWS
+"""The table row of these numbers."""
+
+
+class PatchTemporal(PatchElic):
+    """A TEC-TT model in patch layout, on one device, in evaluation mode."""
+
+    family: ClassVar[str] = "tt-patch"
+    dated: ClassVar[bool] = True
+
+    def code(self, coder: GuardedCoder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
+        """Write what `analyse` made, or read it if None; returns what readers see.
+
+        The map is that of latents in steps, float32.
+        """
+        turns = self.transform.unpack(grid.sides, grid.frames) if coded is None else coded.turns
+        walk = _Walk(self, coder, grid, turns, quality)
+        given = None if coded is None else walk.by_step(coded.maps[0].flatten(0, 1))
+        seen = [
+            walk.code(step, None if given is None else given[:, step]) for step in range(walk.steps)
+        ]
+        maps = torch.stack(seen, 1).view(grid.tiles, grid.frames, -1, *grid.sizes[0])
+        return Coded((maps,), np.ones(grid.tiles, np.int32), turns)
+
+
+class _Walk:
+    """The frames of some tiles in order, all series together."""
+
+    def __init__(
+        self, model: PatchTemporal, coder: GuardedCoder, grid: Grid, turns: Turns, quality: int
+    ) -> None:
+        self.model, self.coder = model, coder
+        self.position = model.position(quality)
+        self.steps = grid.frames // grid.series
+        self.grid = grid._replace(frames=grid.series)
+        self.count = grid.tiles * grid.series
+        default = model.transform.turned.double().cpu().numpy()
+        rotations = torch.from_numpy(spectral.rotations(turns, default)).to(grid.device)
+        self.rotations = self.by_step(rotations)
+        """(tiles * series, steps, group, component, band), float64."""
+        absent = np.zeros((grid.tiles, grid.frames), np.bool_)
+        absent = absent if grid.absent is None else grid.absent
+        self.absent = self.by_step(torch.from_numpy(absent.ravel()).to(grid.device))
+        self.known: list[Tensor] = []
+        """Latents of each step so far, (tiles * series, c, y, x)."""
+
+    def by_step(self, frames: Tensor) -> Tensor:
+        """Frames (tiles * frames, ...) as (tiles * series, steps, ...)."""
+        return frames.unflatten(0, (-1, self.steps))
+
+    def code(self, step: int, given: Tensor | None) -> Tensor:
+        """One frame of each series; returns its latents (tiles * series, c, y, x)."""
+        names = self._sent(step, None if given is None else self._chosen(step, given))
+        absent = self.absent[:, step]
+        own = None if given is None else given.unflatten(0, (self.grid.tiles, -1))
+        talk = Talk(self.model, self.coder, self.grid, self.position, own, absent)
+        dates = Dates(self._recalled(step, names), names > 0)
+        size = self.grid.sizes[0]
+        known = self.model.prior(talk, self.count, size, self.position, dates)
+        self.known.append(known.float())
+        return talk.latents.view(self.count, -1, *size)
+
+    def _chosen(self, step: int, given: Tensor) -> Tensor:
+        """The most alike earlier dates, (tiles * series, DATES): how many steps back they are."""
+        strong, back = self.model.prior.strong, range(1, min(step, OLDEST) + 1)
+        names = torch.zeros((self.count, DATES), dtype=torch.int64, device=given.device)
+        if not back:
+            return names
+        apart = torch.stack(
+            [
+                (self._turned(step, step - b)[:, :strong] - given[:, :strong])
+                .square()
+                .sum((1, 2, 3))
+                .masked_fill(self.absent[:, step - b], torch.inf)
+                for b in back
+            ],
+            1,
+        )
+        found, order = apart.sort(dim=1, stable=True)
+        order, found = order[:, :DATES] + 1, found[:, :DATES]
+        names[:, : order.shape[1]] = torch.where(found.isfinite(), order, 0)
+        return names.masked_fill(self.absent[:, step, None], 0)
+
+    def _sent(self, step: int, names: Tensor | None) -> Tensor:
+        rows = np.full((self.grid.tiles, self.grid.series * DATES), NAMES, np.int32)
+        given = None
+        if names is not None:
+            given = names.to("cpu", torch.int32).reshape(rows.shape).numpy()
+        seen = torch.from_numpy(self.coder(given, rows)).to(self.position.device)
+        # Whatever a stream says, a date is one of those before, or none.
+        return seen.reshape(self.count, DATES).long().clamp(0, min(step, OLDEST))
+
+    def _recalled(self, step: int, names: Tensor) -> Tensor:
+        """The named dates in the rotation of this one, (tiles * series, DATES, c, y, x)."""
+        size = (self.count, DATES, len(self.model.transform.order), *self.grid.sizes[0])
+        dates = torch.zeros(size, dtype=torch.float64, device=names.device)
+        for back in names.unique().tolist():
+            if back:
+                chosen = (names == back).nonzero(as_tuple=True)
+                dates[chosen] = self._turned(step, step - back)[chosen[0]]
+        return dates
+
+    def _turned(self, step: int, past: int) -> Tensor:
+        """Latents of an earlier step in the rotation of this one."""
+        turn = self.rotations[:, step] @ self.rotations[:, past].mT
+        return self.model.transform.turned_by(self.known[past].double(), turn)
