@@ -142,6 +142,9 @@ class Written(NamedTuple):
 
     integers: NDArray[np.int32]
 
+    side: bytes
+    """What it stores beside."""
+
 
 class Bench:
     """A variant of a model under one setting, in this process, and tiles to code."""
@@ -182,11 +185,12 @@ class Bench:
                 for _ in self.layers
             ]
             logged = [Logged(guard) for guard in guards]
-            coded = self._code(encoders, logged, self._analysed(part), count)
+            coded = self._code(encoders, logged, self._analysed(part), [b""] * count)
             bits = zip(*(encoder.bits for encoder in encoders), strict=True)
             streams = zip(*(encoder.finish() for encoder in encoders), strict=True)
             overrides = zip(*(guard.finish() or [b""] * count for guard in guards), strict=True)
-            tiles += map(Written, streams, overrides, bits, integers_of(coded))
+            sides = self.model.sides(coded)
+            tiles += map(Written, streams, overrides, bits, integers_of(coded), sides)
             logs += list(values_of(logged, count)) if part.start < LOGGED else []
         return tiles, np.stack(logs)
 
@@ -215,7 +219,7 @@ class Bench:
             Decoder(self.model.tables, [tile.streams[k] for tile in tiles]) for k in self.layers
         ]
         try:
-            coded = self._code(decoders, logged, None, len(tiles))
+            coded = self._code(decoders, logged, None, [tile.side for tile in tiles])
             for decoder in decoders:
                 decoder.finish()
         except FormatError:
@@ -235,10 +239,12 @@ class Bench:
         coders: Sequence[Coder],
         guards: Sequence[Guard],
         given: Coded | None,
-        count: int,
+        sides: Sequence[bytes],
     ) -> Coded:
+        count = len(sides)
         height, width = (padded(side, self.model.stride) for side in self.stored.shape[3:])
         grid = self.model.grid(count, self.stored.shape[1], (height, width))
+        grid = grid._replace(sides=tuple(sides))
         layers = stacked(self.model, coders, guards, count)
         return self.model.code(layers[0], given, grid, self.quality)
 
@@ -309,14 +315,20 @@ def run(name: str, task: str, folder: Path) -> None:
     subprocess.run(command, env=os.environ | environment, check=True)
 
 
-def tiles_of(frames: dict[str, list[NDArray[Any]]], side: int, most: int) -> NDArray[np.uint16]:
-    """(tiles, 1, band, side, side), row by row from the frames that are large enough."""
+def tiles_of(
+    frames: dict[str, list[NDArray[Any]]], side: int, most: int, dates: int = 1
+) -> NDArray[np.uint16]:
+    """(tiles, dates, band, side, side), row by row from the frames that are large enough.
+
+    Frames of a source that follow each other are dates: of one place, or else not alike.
+    """
     found = [
-        frame[:, y : y + side, x : x + side][None]
+        np.stack([frame[:, y : y + side, x : x + side] for frame in own[at : at + dates]])
         for own in frames.values()
-        for frame in own
-        for y in range(0, frame.shape[1] - side + 1, side)
-        for x in range(0, frame.shape[2] - side + 1, side)
+        for at in range(0, len(own) - dates + 1, dates)
+        if len({frame.shape for frame in own[at : at + dates]}) == 1
+        for y in range(0, own[at].shape[1] - side + 1, side)
+        for x in range(0, own[at].shape[2] - side + 1, side)
     ]
     return np.stack(found[:most])
 
@@ -383,6 +395,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="artifact file")
     parser.add_argument("--tiles", type=int, default=200)
     parser.add_argument("--side", type=int, default=128, help="of a tile, in pixels")
+    parser.add_argument("--dates", type=int, default=1, help="of a tile")
     parser.add_argument("--noise", type=float, default=1e-6, help="of the third variant, in steps")
     writers = ["native", "avx2", "sse41-batch1"]
     parser.add_argument("--writers", nargs="+", choices=SETTINGS, default=writers)
@@ -408,7 +421,7 @@ def main() -> None:
         for split in ("validation", "train")
         for source, own in load_frames(options.data, Wanted(split=split)).items()
     }
-    tiles = tiles_of(frames, options.side, options.tiles)
+    tiles = tiles_of(frames, options.side, options.tiles, options.dates)
     writers = options.writers + [name for name in here if name == "cuda"]
     plan = Plan(writers, options.readers or here, writers, options.noise)
     print(f"{len(tiles)} tiles of {options.side} x {options.side}; {plan}")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tec_zarr.models.tt_patch import PatchTemporal
 from tests.draws import draw
-from tests.tiny import elic_artifact, temporal_artifact
+from tests.tiny import elic_artifact, neighbour_artifact, temporal_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,8 @@ def harness() -> Any:
 
 MODELS: dict[str, Callable[[], Artifact]] = {
     "elic": elic_artifact,
+    "elic in patches": neighbour_artifact,
+    "tt in patches": partial(neighbour_artifact, PatchTemporal),
     "tt": temporal_artifact,
     "flextec": partial(temporal_artifact, repacked=True),
     "layered": partial(temporal_artifact, repacked=True, budgets=(4, 8, 16)),
@@ -45,9 +48,10 @@ MODELS: dict[str, Callable[[], Artifact]] = {
 def test_what_one_instruction_set_writes_another_reads(
     harness: Any, tmp_path: Path, family: str
 ) -> None:
-    MODELS[family]().save(tmp_path / "model.tec.safetensors")
-    steps = 1 if family == "elic" else 3
-    hills = 1500 + 300 * np.cumsum(draw("tiles", (4, steps, 12, 64, 64), 0.2), -1)
+    artifact = MODELS[family]()
+    artifact.save(tmp_path / "model.tec.safetensors")
+    steps, bands = 1 if "elic" in family else 3, len(artifact.fields["config"]["bands"])
+    hills = 1500 + 300 * np.cumsum(draw("tiles", (4, steps, bands, 64, 64), 0.2), -1)
     tiles = np.clip(hills, 1, 9000).astype(np.uint16)
     plan = harness.Plan(["native"], ["sse41-batch1"], ["sse41-batch1"], noise=0.01)
     *pairs, last = harness.measure(tiles, tmp_path / "model.tec.safetensors", plan)

@@ -200,8 +200,10 @@ def neighbour_artifact(kind: type[PatchElic] = PatchElic) -> Artifact:
     model.load_state_dict(state)
     model.prior.settle(model.transform.order[: model.prior.strong] < len(RGB))
     pmf = [pmf_of(np.zeros(2 * SUPPORT + 1, np.int64), row, 1) for row in range(64)]
+    pmf = [row[(cut := max(0, len(row) // 2 - 200)) : len(row) - cut] for row in pmf]
+    pmf = [row / row.sum() * (1 if len(row) == 1 else 1 - 2.0**-14) for row in pmf]
     chances = np.array([1 - row[len(row) // 2] for row in pmf[1:]])
-    integers = measured.sparse_rows(chances[: int((chances < measured.SPARSE).argmin())])
+    integers = measured.sparse_rows(chances[: int((chances < measured.SPARSE).argmin())], 5)
     first = np.full(OLDEST + 1, 1 / (OLDEST + 1))
     model.tables = measured.tables_of(pmf, 1, integers, first.tolist())
     named = {name.removeprefix("prior."): value for name, value in integers.items()}
@@ -219,6 +221,7 @@ def _neighbour_layer(name: str, value: torch.Tensor) -> torch.Tensor:
     if name.startswith("transform"):
         return torch.from_numpy(draw(name, tuple(value.shape), 0.02))
     scale = 0.1 if value.ndim == 1 else float(np.sqrt(1.2 / np.prod(value.shape[1:])))
+    scale *= 0.2 if ".out." in name else 1.0  # means of some steps
     return torch.from_numpy(draw(name, tuple(value.shape), scale))
 
 

@@ -115,17 +115,20 @@ class PatchElic(Banded):
     def code(self, coder: GuardedCoder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
         """Write what `analyse` made, or read it if None; returns what readers see.
 
-        The map is that of latents in steps, float32.
+        Maps: symbols (int32), and latents in steps (float32).
         """
         position = self.position(quality)
         talk = Talk(self, coder, grid, position, None if coded is None else coded.maps[0])
         self.prior(talk, grid.tiles * grid.frames, grid.sizes[0], position)
-        maps = (talk.latents.view(grid.tiles, grid.frames, -1, *grid.sizes[0]),)
+        shape = (grid.tiles, grid.frames, -1, *grid.sizes[0])
+        maps = tuple(m.view(shape) for m in talk.maps)
         return Coded(maps, np.ones(grid.tiles, np.int32), () if coded is None else coded.turns)
 
     def position(self, quality: int) -> Tensor:
-        """Where the step of a quality code lies in the span, (1,), float64."""
-        return self.transform.position(self.transform.steps[quality : quality + 1]).double()
+        """Where the step of a quality code lies in the span, (1,), in the type of the prior."""
+        # In float64 from the start: a logarithm of float32 is not the same everywhere.
+        step = self.transform.steps[quality : quality + 1].double()
+        return self.transform.position(step).to(self.prior.shrink.table.dtype)
 
     def harmed(self, given: Coded, seen: Coded) -> Ints:
         """No tile: nothing is left out of any."""
@@ -134,7 +137,7 @@ class PatchElic(Banded):
 
     def synthesise(self, coded: Coded, quality: int) -> Tensor:
         """Frames (tiles, frames, band, y, x) in normalised units, from what readers see."""
-        latents = coded.maps[0]
+        latents = coded.maps[-1]
         frames = self.transform.synthesis(latents.flatten(0, 1), quality, coded.turns)
         return frames.unflatten(0, latents.shape[:2])
 
@@ -201,15 +204,19 @@ class Talk:
         self.given = None if given is None else given.flatten(0, 1).flatten(2)
         height, width = grid.sizes[0]
         shape = (grid.tiles * grid.frames, len(shrink), height * width)
-        self.latents = torch.zeros(shape, device=grid.device)
-        """As readers see them, for the synthesis."""
+        self.maps = (
+            torch.zeros(shape, dtype=torch.int32, device=grid.device),
+            torch.zeros(shape, device=grid.device),
+        )
+        """Symbols, and latents for the synthesis, (tiles * frames, c, places)."""
 
     def __call__(
         self, channels: slice, places: Tensor, mean: Tensor | None, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
         row = (scale - FIRST_OCTAVE) * ROW_UNIT
         values = [row] if mean is None else [row, mean * PART]
-        whole = self.coder.guard(torch.cat([v.reshape(self.grid.tiles, -1) for v in values], 1))
+        flat = torch.cat([v.reshape(self.grid.tiles, -1) for v in values], 1)
+        whole = self.coder.guard(flat.double())
         rows, *means = (part.reshape(scale.shape) for part in whole.chunk(len(values), 1))
         rows = rows.clamp(1, ROWS - 1)
         if self.absent is not None:
@@ -220,9 +227,11 @@ class Talk:
         if self.given is not None:
             target = self.given[:, channels].index_select(2, places)
             symbols = self._symbols(target - known, rows, shrink)
-        seen = self._sent(symbols, rows, runs=channels.start >= self.strong).double()
-        self.latents[:, channels, places] = (known + shrink * seen).float()
-        return known + seen, seen
+        sent = self._sent(symbols, rows, runs=channels.start >= self.strong)
+        seen = sent.double()
+        self.maps[0][:, channels, places] = sent
+        self.maps[1][:, channels, places] = (known + shrink * seen).float()
+        return (known + seen).to(scale.dtype), seen.to(scale.dtype)
 
     def _symbols(self, rest: Tensor, rows: Tensor, shrink: Tensor) -> Tensor:
         """What a writer sends of the distances from the means."""
@@ -246,5 +255,5 @@ def _check(config: PatchElicConfig, artifact: Artifact) -> None:
     inside = len(config.bands) * FlatTransform.patch**2
     if sum(config.groups) + sum(config.others) != inside:
         raise ModelMismatchError(f"groups of channels that are not {inside} together")
-    if config.weighed not in np.cumsum(config.groups):
-        raise ModelMismatchError(f"{config.weighed} channels that end within a group")
+    if config.weighed not in np.cumsum(config.groups[:-1]):
+        raise ModelMismatchError(f"{config.weighed} channels do not end with one of the groups")

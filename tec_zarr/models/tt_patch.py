@@ -43,7 +43,7 @@ class PatchTemporal(PatchElic):
     def code(self, coder: GuardedCoder, coded: Coded | None, grid: Grid, quality: int) -> Coded:
         """Write what `analyse` made, or read it if None; returns what readers see.
 
-        The map is that of latents in steps, float32.
+        Maps: symbols (int32), and latents in steps (float32).
         """
         turns = self.transform.unpack(grid.sides, grid.frames) if coded is None else coded.turns
         walk = _Walk(self, coder, grid, turns, quality)
@@ -51,8 +51,9 @@ class PatchTemporal(PatchElic):
         seen = [
             walk.code(step, None if given is None else given[:, step]) for step in range(walk.steps)
         ]
-        maps = torch.stack(seen, 1).view(grid.tiles, grid.frames, -1, *grid.sizes[0])
-        return Coded((maps,), np.ones(grid.tiles, np.int32), turns)
+        shape = (grid.tiles, grid.frames, -1, *grid.sizes[0])
+        maps = tuple(torch.stack(own, 1).view(shape) for own in zip(*seen, strict=True))
+        return Coded(maps, np.ones(grid.tiles, np.int32), turns)
 
 
 class _Walk:
@@ -80,17 +81,17 @@ class _Walk:
         """Frames (tiles * frames, ...) as (tiles * series, steps, ...)."""
         return frames.unflatten(0, (-1, self.steps))
 
-    def code(self, step: int, given: Tensor | None) -> Tensor:
-        """One frame of each series; returns its latents (tiles * series, c, y, x)."""
+    def code(self, step: int, given: Tensor | None) -> tuple[Tensor, ...]:
+        """One frame of each series; returns its maps (tiles * series, c, places)."""
         names = self._sent(step, None if given is None else self._chosen(step, given))
         absent = self.absent[:, step]
         own = None if given is None else given.unflatten(0, (self.grid.tiles, -1))
         talk = Talk(self.model, self.coder, self.grid, self.position, own, absent)
-        dates = Dates(self._recalled(step, names), names > 0)
+        dates = Dates(self._recalled(step, names).to(self.position.dtype), names > 0)
         size = self.grid.sizes[0]
         known = self.model.prior(talk, self.count, size, self.position, dates)
         self.known.append(known.float())
-        return talk.latents.view(self.count, -1, *size)
+        return talk.maps
 
     def _chosen(self, step: int, given: Tensor) -> Tensor:
         """The most alike earlier dates, (tiles * series, DATES): how many steps back they are."""

@@ -60,9 +60,9 @@ class Sample(NamedTuple):
     """(n, dates, band, y, x) in normalised units: earlier dates, zero where there are none."""
 
     @property
-    def given(self) -> tuple[Tensor, ...]:
-        """What a model sees: frames, and earlier dates if they are asked for."""
-        return (self.frames,) if self.past is None else (self.frames, self.past)
+    def dates(self) -> tuple[Tensor, ...]:
+        """What a temporal model sees beside frames and steps; nothing for others."""
+        return () if self.past is None else (self.past,)
 
     def to(self, device: torch.device) -> Sample:
         """The same on a device."""

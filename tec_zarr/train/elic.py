@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from tec_zarr.train.data import Batches
     from tec_zarr.train.graph import Graph
 
+MOST_SHIFT = 9
+"""Bits of a run that are coded apart: the rarest rows are hardly used, and had large tables."""
+
 BUNDLED = "tec-fp-s2l2a"
 """The model whose transform is taken where nothing else is said."""
 
@@ -172,7 +175,7 @@ class BundledElic:
             counts = self._counts(model, batches, frames)
         pmf = [pmf_of(counts[row], row, 1) for row in range(ROWS)]
         chances = np.array([1 - row[len(row) // 2] for row in pmf[1:]])
-        integers = sparse_rows(chances[: int((chances < SPARSE).argmin())])
+        integers = sparse_rows(chances[: int((chances < SPARSE).argmin())], MOST_SHIFT)
         model.tables = tables_of(pmf, 1, integers, self.first)
         return model.to_artifact(_named(integers), card)
 

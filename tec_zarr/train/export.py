@@ -88,7 +88,7 @@ def calibrated_steps(graph: AllRates, batches: Batches, frames: int) -> Tensor:
 
 def _squares(graph: AllRates, sample: Sample, log_step: Tensor) -> Tensor:
     """Sum of squared errors in digital numbers."""
-    result = graph(sample.frames, torch.exp2(log_step)[None])
+    result = graph(sample.frames, torch.exp2(log_step)[None], *sample.dates)
     return sample.square_errors(result.frames).double().sum() * UNIT**2
 
 

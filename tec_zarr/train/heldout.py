@@ -43,7 +43,8 @@ class HeldOut:
         size = torch.tensor([step / UNIT], device=place)
         bits = squares = pixels = values = 0.0
         for sample in self.samples:
-            result = graph(*sample.to(place).given, size)
+            own = sample.to(place)
+            result = graph(own.frames, size, *own.dates)
             there = sample._replace(frames=sample.frames * self.units)
             bits += float(result.bits)
             squares += float(there.square_errors(result.frames.cpu() * self.units))

@@ -178,7 +178,7 @@ def run(state: State, batches: Batches, config: TrainConfig) -> Iterator[Record]
         sample = batches.draw(config.batch).to(place)
         step = draw_steps(config.batch).to(place)
         with torch.autocast(sample.frames.device.type, torch.bfloat16):
-            result = state.graph.train()(*sample.given, step)
+            result = state.graph.train()(sample.frames, step, *sample.dates)
         squares = sample.square_errors(result.frames)
         cost = result.bits + result.worth * squares
         # Costs span three orders of magnitude over the rates; the root keeps one end from winning.

@@ -92,9 +92,12 @@ def first_certain(counts: NDArray[np.int64]) -> int:
     return max(1, int(common[0])) if len(common) else ROWS
 
 
-def sparse_rows(chances: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    """The integers of `models.sparse` for rare rows with these chances of not being zero."""
-    shifts = np.clip(np.floor(np.log2(1 / chances)) - 5, 0, MOST_SHIFT).astype(np.int32)
+def sparse_rows(chances: NDArray[np.float64], most: int = MOST_SHIFT) -> dict[str, NDArray[Any]]:
+    """The integers of `models.sparse` for rare rows with these chances of not being zero.
+
+    At most `most` bits of a run are coded apart.
+    """
+    shifts = np.clip(np.floor(np.log2(1 / chances)) - 5, 0, most).astype(np.int32)
     runs = ROWS + 1
     rests = runs + len(chances)
     expected = 2.0 ** np.arange(25)

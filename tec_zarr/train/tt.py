@@ -92,7 +92,7 @@ class BundledTemporal(BundledElic):
         random = np.random.default_rng(0)
         for _ in range(-(-frames // (1 + EARLIER))):
             sample = batches.draw(1)
-            series = torch.cat([*sample.given[1:], sample.frames[:, None]], 1)
+            series = torch.cat([*sample.dates, sample.frames[:, None]], 1)
             code = int(random.integers(len(model.qualities)))
             size = (sample.frames.shape[-2], sample.frames.shape[-1])
             grid = model.grid(1, series.shape[1], size)

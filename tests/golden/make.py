@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.models.artifact import load
+from tec_zarr.models.tt_patch import PatchTemporal
 from tests.golden.symbols import integers_of
-from tests.tiny import RGB, elic_artifact, patch_artifact, strided_artifact, temporal_artifact
+from tests.tiny import (
+    RGB,
+    elic_artifact,
+    neighbour_artifact,
+    patch_artifact,
+    strided_artifact,
+    temporal_artifact,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +112,14 @@ CASES: dict[str, Callable[[], Case]] = {
         scene(3, 12, 40, 48),
         {"model": "elic", "quality": 10, "bands": None},
     ),
+    "neighbours-edge-tiles": lambda: (
+        holed(1, 3, 43, 90),
+        {"model": "neighbours", "tile": 64},
+    ),
+    "dated-series": lambda: (
+        gapped(2, 4, 3, 24, 40),
+        {"model": "dated", "quality": 50},
+    ),
     "tt-absent-frame": lambda: (
         gapped(4, 12, 24, 40),
         {"model": "tt", "quality": 20, "bands": None},
@@ -133,6 +149,8 @@ ARTIFACTS: dict[str, Callable[[], Artifact]] = {
     "patch": patch_artifact,
     "strided": strided_artifact,
     "elic": elic_artifact,
+    "neighbours": neighbour_artifact,
+    "dated": partial(neighbour_artifact, PatchTemporal),
     "tt": partial(temporal_artifact, **NARROW),
     "layered": partial(temporal_artifact, **NARROW, **LAYERED),
 }
