@@ -77,7 +77,8 @@ class Patches(nn.Module):
             table = spectral.weighted(spectral.covariances(spectrum), spectral.noise(step).double())
             own = spectral.eigenvectors(table, self.turned).float()
             rotations = torch.where(default.view(-1, 1, 1, 1), self.turned, own)
-        spectrum = rotations[:, self.member] @ spectrum
+        with torch.autocast(frames.device.type, enabled=False):
+            spectrum = rotations[:, self.member] @ spectrum
         latent = self._ordered(spectrum, len(self.order), frames.shape)
         return latent, rotations
 

@@ -54,8 +54,9 @@ class TemporalGraph(ElicGraph):
         default = torch.zeros(len(steps), dtype=torch.bool, device=past.device)
         own, turned = self.transform.analysis_at(past.flatten(0, 1), steps, default)
         own = (own.abs() + LEAN).floor_().copysign_(own)
-        own = self.transform.turned_by(own, rotations.repeat_interleave(count, 0) @ turned.mT)
-        own = own.unflatten(0, (-1, count))
+        with torch.autocast(past.device.type, enabled=False):
+            turn = rotations.repeat_interleave(count, 0) @ turned.mT
+            own = self.transform.turned_by(own, turn).unflatten(0, (-1, count))
         strong = slice(self.prior.strong)
         apart = (own[:, :, strong] - latents[:, None, strong]).square().sum((2, 3, 4))
         order = apart.masked_fill(~there, torch.inf).argsort(1)[:, :DATES]
