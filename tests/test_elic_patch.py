@@ -19,6 +19,7 @@ from tec_zarr.errors import FormatError, ModelMismatchError
 from tec_zarr.models import registry
 from tec_zarr.models.coding import Checked, Recorder, Replay
 from tec_zarr.models.elic_patch import PatchElic
+from tec_zarr.samples import sample
 from tests.draws import draw
 from tests.golden.make import holed, scene
 from tests.tiny import RGB, neighbour_artifact
@@ -150,6 +151,18 @@ def test_the_stream_is_as_long_as_estimated(model: PatchElic) -> None:
     model.code(checked, given, model.grid(1, 1, size), 2)
     assert len(streams[0]) <= 1.005 * counter.bits[0] / 8 + 16
     assert len(overrides[0]) <= 0.0005 * len(streams[0]) + 1
+
+
+def test_the_bundled_model_is_smaller_and_better_than_the_bundled_tec_fp() -> None:
+    cube = sample()["s2"].values[:2]
+    for quality in (38, 44):
+        sizes, errors = [], []
+        for name in ("tec-fp-s2l2a", "tec-elic-s2l2a"):
+            data = encode_chunk(cube, TecConfig(model=name, quality=quality))
+            sizes.append(len(data))
+            errors.append(float(np.square(decode_chunk(data).astype(float) - cube).mean()))
+        assert sizes[1] < 0.95 * sizes[0]
+        assert errors[1] < errors[0]
 
 
 def test_damage_is_an_error(named: str) -> None:
