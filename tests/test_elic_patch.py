@@ -206,6 +206,18 @@ def test_missing_tensors_are_refused(artifact: Artifact, name: str) -> None:
         registry.build(replace(artifact, tensors=tensors))
 
 
+@pytest.mark.parametrize("name", ["sparse", "counts", "tables"])
+def test_rows_that_are_not_there_are_refused(artifact: Artifact, name: str) -> None:
+    tensors = dict(artifact.tensors)
+    if name == "tables":
+        tables = {f"tables.{key}" for key in ("cdf", "sizes", "offsets")}
+        tensors |= {key: tensors[key][:-1] for key in tables}
+    else:
+        tensors[f"sparse.{name}"] = tensors[f"sparse.{name}"] + 1000
+    with pytest.raises(ModelMismatchError, match="rows"):
+        registry.build(replace(artifact, tensors=tensors))
+
+
 def test_a_model_packs_into_the_same_artifact(artifact: Artifact, model: PatchElic) -> None:
     integers = {
         name.removeprefix("sparse."): value

@@ -16,6 +16,7 @@ from tec_zarr.models import registry
 from tec_zarr.models.coding import Checked, Recorder, Replay
 from tec_zarr.models.priors import Coded
 from tec_zarr.models.tt_patch import DATES, NAMES, OLDEST, PatchTemporal
+from tec_zarr.samples import sample
 from tests.draws import draw
 from tests.golden.make import scene
 from tests.tiny import RGB, neighbour_artifact
@@ -214,3 +215,16 @@ def test_chunks_come_back_with_nodata_and_series(named: str) -> None:
 
 def test_dates_are_what_the_format_says() -> None:
     assert (DATES, OLDEST) == (2, 15)
+
+
+def test_the_bundled_model_knows_dates_again() -> None:
+    frame = sample()["s2"].values[0].astype(np.float64)
+    light = 1 + 0.1 * draw("light", (4, 12, 1, 1))
+    noise = 15 * draw("noise of dates", (4, *frame.shape))
+    series = np.clip(frame * light + noise, 1, 65535).astype(np.uint16)
+    codec = TecConfig(model="tec-tt-s2l2a", quality=42)
+    together = encode_chunk(series, codec)
+    alone = sum(len(encode_chunk(date[None], codec)) for date in series)
+    assert len(together) < 0.7 * alone
+    back = decode_chunk(together).astype(float)
+    assert np.square(back - series).mean() < 150**2

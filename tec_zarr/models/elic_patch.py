@@ -167,6 +167,7 @@ class PatchElic(Banded):
         check_order("transform.order", tensors["transform.order"])
         model.tables = tables
         model.sparse = sparse_of(1, {name.removeprefix(SPARSE): v for name, v in integers.items()})
+        _check_rows(model.sparse, len(tables.sizes))
         model.identity = bytes.fromhex(artifact.identity())[:16]
         model.prior.double()
         device = device or torch.device("cpu")
@@ -257,3 +258,13 @@ def _check(config: PatchElicConfig, artifact: Artifact) -> None:
         raise ModelMismatchError(f"groups of channels that are not {inside} together")
     if config.weighed not in np.cumsum(config.groups[:-1]):
         raise ModelMismatchError(f"{config.weighed} channels do not end with one of the groups")
+
+
+def _check_rows(sparse: Sparse, count: int) -> None:
+    """Raise ModelMismatchError for rows of symbols that are not among the `count` there are."""
+    rare, counts = len(sparse.chances), sparse.counts
+    firsts = (sparse.runs, sparse.rests, sparse.values, int(counts.min(initial=0)))
+    ends = (ROWS + 1, sparse.runs + rare, sparse.values + rare, int(counts.max(initial=0)) + 1)
+    end = max(*ends, sparse.rests + int(sparse.shifts.max(initial=0)))
+    if min(firsts) < 0 or end > count or rare >= ROWS or not len(counts):
+        raise ModelMismatchError(f"symbols in rows beyond the {count} of the artifact's tables")
