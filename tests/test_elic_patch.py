@@ -14,23 +14,21 @@ from hypothesis import strategies as st
 from tec_zarr import container
 from tec_zarr.codec import decode_chunk, decode_window, encode_chunk, plan_window
 from tec_zarr.config import TecConfig
-from tec_zarr.entropy.rans import Counter, Decoder, Encoder
+from tec_zarr.entropy.rans import Counter
 from tec_zarr.errors import FormatError, ModelMismatchError
 from tec_zarr.models import registry
-from tec_zarr.models.coding import Checked, Recorder, Replay
+from tec_zarr.models.coding import Checked, Recorder
 from tec_zarr.models.elic_patch import PatchElic
 from tec_zarr.samples import sample
 from tests.draws import draw
 from tests.golden.make import holed, scene
-from tests.tiny import RGB, neighbour_artifact
+from tests.tiny import RGB, at_hand, neighbour_artifact
+from tests.written import Written
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from tec_zarr.models.artifact import Artifact
-    from tec_zarr.models.priors import Coded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,24 +45,12 @@ def model(artifact: Artifact) -> PatchElic:
 
 @pytest.fixture(scope="module")
 def named(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder: Path = tmp_path_factory.mktemp("neighbours")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TEC_ZARR_MODELS", str(folder))
-        registry.forget()
-        yield artifact.save(folder / "neighbours.tec.safetensors")
-    registry.forget()
+    with at_hand(artifact, tmp_path_factory.mktemp("neighbours")) as identity:
+        yield identity
 
 
 def config(model: str, quality: float = 50, **options: Any) -> TecConfig:
     return TecConfig(model=model, quality=quality, bands=RGB, tile=64, **options)
-
-
-def written(model: PatchElic, given: Coded, size: tuple[int, int], quality: int) -> tuple[Any, ...]:
-    tiles, frames = given.maps[0].shape[:2]
-    encoder, guard = Encoder(model.tables, tiles), Recorder(tiles)
-    checked = Checked(encoder, guard, model.tables, tiles)
-    seen = model.code(checked, given, model.grid(tiles, frames, size), quality)
-    return encoder.finish(), guard.finish(), checked.checksums, seen
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (9, 130), (64, 64), (70, 66)])
@@ -101,17 +87,17 @@ def test_a_tile_does_not_depend_on_its_batch(model: PatchElic) -> None:
     size = (24, 40)
     frames = torch.from_numpy(draw("frames", (3, 1, 3, *size), 1.0))
     given = model.analyse(frames, 2)
-    streams, overrides, checksums, _ = written(model, given, size, 2)
+    together = Written(model, given, model.grid(3, 1, size), 2)
     for tile in range(3):
         own = given._replace(
             maps=(given.maps[0][tile : tile + 1],),
             whole=given.whole[:1],
             turns=given.turns[tile : tile + 1],
         )
-        alone = written(model, own, size, 2)
-        assert (alone[0][0], alone[1][0], alone[2][0]) == (
-            streams[tile], overrides[tile], checksums[tile],
-        )  # fmt: skip
+        alone = Written(model, own, model.grid(1, 1, size), 2)
+        assert alone.streams[0] == together.streams[tile]
+        assert alone.overrides[0] == together.overrides[tile]
+        assert alone.checksums[0] == together.checksums[tile]
 
 
 @torch.inference_mode()
@@ -119,7 +105,7 @@ def test_last_bits_of_networks_do_not_matter(model: PatchElic) -> None:
     """Another machine: weights that differ in the last bits of float64; far more is noticed."""
     size = (40, 48)
     given = model.analyse(torch.from_numpy(draw("frames", (2, 1, 3, *size), 1.0)), 2)
-    streams, overrides, checksums, seen = written(model, given, size, 2)
+    written = Written(model, given, model.grid(2, 1, size), 2)
     for noise, alike in ((1e-15, True), (1e-3, False)):
         other = PatchElic(model.config).eval().requires_grad_(requires_grad=False)
         other.prior.double()
@@ -129,28 +115,24 @@ def test_last_bits_of_networks_do_not_matter(model: PatchElic) -> None:
             for name, value in model.state_dict().items()
         }  # fmt: skip
         other.load_state_dict(state)
-        decoder, guard = Decoder(model.tables, streams), Replay(overrides)
-        other.sparse = model.sparse
-        checked = Checked(decoder, guard, model.tables, 2)
-        try:
-            back = other.code(checked, None, model.grid(2, 1, size), 2)
-        except FormatError:
-            assert not alike
+        other.tables, other.sparse = model.tables, model.sparse
+        if alike:
+            assert torch.equal(written.read(other).maps[0], written.seen.maps[0])
             continue
-        assert (checked.checksums == checksums) == alike
-        assert torch.equal(back.maps[0], seen.maps[0]) == alike
+        with pytest.raises((FormatError, AssertionError)):
+            written.read(other)
 
 
 @torch.inference_mode()
 def test_the_stream_is_as_long_as_estimated(model: PatchElic) -> None:
     size = (64, 64)
     given = model.analyse(torch.from_numpy(draw("frames", (1, 1, 3, *size), 1.0)), 2)
-    streams, overrides, _, _ = written(model, given, size, 2)
+    written = Written(model, given, model.grid(1, 1, size), 2)
     counter = Counter(model.tables, 1)
     checked = Checked(counter, Recorder(1), model.tables, 1)
     model.code(checked, given, model.grid(1, 1, size), 2)
-    assert len(streams[0]) <= 1.005 * counter.bits[0] / 8 + 16
-    assert len(overrides[0]) <= 0.0005 * len(streams[0]) + 1
+    assert len(written.streams[0]) <= 1.005 * counter.bits[0] / 8 + 16
+    assert len(written.overrides[0]) <= 0.0005 * len(written.streams[0]) + 1
 
 
 def test_the_bundled_model_is_smaller_and_better_than_the_bundled_tec_fp() -> None:

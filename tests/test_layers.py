@@ -18,11 +18,9 @@ from tec_zarr.models.coding import pack_lists, parse_lists
 from tec_zarr.models.pixels import Units
 from tests.draws import draw
 from tests.golden.make import scene
-from tests.tiny import temporal_artifact
+from tests.tiny import at_hand, temporal_artifact
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from tec_zarr.container import TileData
@@ -47,12 +45,8 @@ def model(artifact: Artifact) -> Temporal:
 
 @pytest.fixture(scope="module")
 def named(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder: Path = tmp_path_factory.mktemp("layered")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TEC_ZARR_MODELS", str(folder))
-        registry.forget()
-        yield artifact.save(folder / "layered.tec.safetensors")
-    registry.forget()
+    with at_hand(artifact, tmp_path_factory.mktemp("layered")) as identity:
+        yield identity
 
 
 def cube() -> NDArray[np.uint16]:

@@ -9,13 +9,14 @@ import torch
 
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
-from tec_zarr.entropy.rans import Counter, Decoder, Encoder
+from tec_zarr.entropy.rans import Counter
 from tec_zarr.errors import FormatError, ModelMismatchError
 from tec_zarr.models import registry
-from tec_zarr.models.coding import Checked, Recorder, Replay
+from tec_zarr.models.coding import Checked, Recorder
 from tests.draws import draw
 from tests.golden.make import scene
 from tests.tiny import temporal_artifact
+from tests.written import Written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,29 +63,6 @@ def frames(tiles: int, steps: int) -> torch.Tensor:
 
 def grid_of(model: Temporal, tiles: int, steps: int, **changes: Any) -> Grid:
     return model.grid(tiles, steps, SIZE)._replace(**changes)
-
-
-class Written:
-    """What a batch becomes."""
-
-    def __init__(self, model: Temporal, given: Coded, grid: Grid, quality: int = -1) -> None:
-        self.model, self.grid = model, grid
-        self.quality = quality % len(model.qualities)
-        encoder, guard = Encoder(model.tables, grid.tiles), Recorder(grid.tiles)
-        checked = Checked(encoder, guard, model.tables, grid.tiles)
-        self.seen = model.code(checked, given, grid, self.quality)
-        self.overrides, self.streams = guard.finish(), encoder.finish()
-        self.checksums = checked.checksums
-
-    def read(self, model: Temporal | None = None) -> Coded:
-        model = model or self.model
-        decoder, guard = Decoder(model.tables, self.streams), Replay(self.overrides)
-        checked = Checked(decoder, guard, model.tables, self.grid.tiles)
-        back = model.code(checked, None, self.grid, self.quality)
-        decoder.finish()
-        guard.finish()
-        assert checked.checksums == self.checksums
-        return back
 
 
 @torch.inference_mode()

@@ -41,7 +41,7 @@ def config(scenes: Path, out: Path, kind: BundledElic, **options: Any) -> TrainC
 @pytest.mark.parametrize("name", KINDS)
 def test_a_trained_model_codes_as_it_was_trained(scenes: Path, tmp_path: Path, name: str) -> None:
     kind = KINDS[name]
-    own = config(scenes, tmp_path, kind, steps=3)
+    own = config(scenes, tmp_path, kind, steps=3, start="tec-fp-s2l2a")
     path = train(own)
     state = new_state(own)
     state.load(path)
@@ -128,3 +128,8 @@ def test_kinds_are_known_by_family_and_layout(
     with pytest.raises(ConfigError, match="patch layout"):
         chosen("elic", "patch", None, 10).sized_like(other)
     assert BundledElic().sized_like("tec-fp-s2l2a") == BundledElic()
+    for name, kind in (("tec-elic-s2l2a", BundledElic), ("tec-tt-s2l2a", BundledTemporal)):
+        assert type(chosen(None, None, name, 10)) is kind
+        assert kind().sized_like(name) == kind()
+    with pytest.raises(ConfigError, match="is a TEC-TT"):
+        BundledElic().sized_like("tec-tt-s2l2a")

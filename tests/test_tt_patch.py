@@ -10,16 +10,17 @@ import torch
 
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
-from tec_zarr.entropy.rans import Decoder, Encoder
+from tec_zarr.entropy.rans import Encoder
 from tec_zarr.errors import FormatError
 from tec_zarr.models import registry
-from tec_zarr.models.coding import Checked, Recorder, Replay
+from tec_zarr.models.coding import Checked, Recorder
 from tec_zarr.models.priors import Coded
 from tec_zarr.models.tt_patch import DATES, NAMES, OLDEST, PatchTemporal
 from tec_zarr.samples import sample
 from tests.draws import draw
 from tests.golden.make import scene
 from tests.tiny import RGB, neighbour_artifact
+from tests.written import Written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,37 +66,15 @@ def grid_of(model: PatchTemporal, tiles: int, count: int, **fields: Any) -> Grid
 class Named(Checked):
     """Keeps the dates that are named."""
 
-    names: list[Ints]
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.names: list[Ints] = []
 
     def __call__(self, symbols: Ints | None, rows: Ints) -> Ints:
         known = super().__call__(symbols, rows)
         if (rows == NAMES).any():
             self.names.append(known)
         return known
-
-
-class Written:
-    """Tiles as a writer leaves them, and what it saw."""
-
-    def __init__(self, model: PatchTemporal, given: Coded, grid: Grid, quality: int = 1) -> None:
-        self.model, self.quality = model, quality
-        encoder, guard = Encoder(model.tables, grid.tiles), Recorder(grid.tiles)
-        checked = Named(encoder, guard, model.tables, grid.tiles)
-        checked.names = []
-        self.seen = model.code(checked, given, grid, quality)
-        self.grid = grid._replace(sides=tuple(model.sides(self.seen)))
-        self.streams, self.overrides = encoder.finish(), guard.finish()
-        self.checksums, self.names = checked.checksums, checked.names
-
-    def read(self, model: PatchTemporal | None = None) -> Coded:
-        reader = model or self.model
-        decoder, guard = Decoder(reader.tables, self.streams), Replay(self.overrides)
-        checked = Checked(decoder, guard, reader.tables, self.grid.tiles)
-        back = reader.code(checked, None, self.grid, self.quality)
-        decoder.finish()
-        guard.finish()
-        assert checked.checksums == self.checksums
-        return back
 
 
 def part_of(given: Coded, frames: list[int]) -> Coded:
@@ -116,7 +95,7 @@ def test_what_is_written_is_read(model: PatchTemporal, quality: int) -> None:
 @torch.inference_mode()
 def test_a_tile_does_not_depend_on_its_batch(model: PatchTemporal) -> None:
     absent = np.array([[False, True, False], [True, False, False]])
-    given = model.analyse(frames(2, 3), 1)
+    given = model.analyse(frames(2, 3), 2)
     together = Written(model, given, grid_of(model, 2, 3, absent=absent))
     for tile in range(2):
         turns = given.turns[3 * tile : 3 * tile + 3]
@@ -128,7 +107,7 @@ def test_a_tile_does_not_depend_on_its_batch(model: PatchTemporal) -> None:
 
 @torch.inference_mode()
 def test_context_never_crosses_series(model: PatchTemporal) -> None:
-    given = model.analyse(frames(1, 4), 1)
+    given = model.analyse(frames(1, 4), 2)
     both = Written(model, given, grid_of(model, 1, 4, series=2))
     apart = [Written(model, part_of(given, [k, k + 1]), grid_of(model, 1, 2)) for k in (0, 2)]
     assert torch.equal(both.seen.maps[0], torch.cat([one.seen.maps[0] for one in apart], 1))
@@ -136,7 +115,7 @@ def test_context_never_crosses_series(model: PatchTemporal) -> None:
 
 @torch.inference_mode()
 def test_absent_frames_cost_little_and_are_no_context(model: PatchTemporal) -> None:
-    given = model.analyse(frames(1, 4), 1)
+    given = model.analyse(frames(1, 4), 2)
     holed = Written(model, given, grid_of(model, 1, 4, absent=np.array([[True, False] * 2])))
     short = Written(model, part_of(given, [1, 3]), grid_of(model, 1, 2))
     assert torch.equal(holed.seen.maps[0][:, [1, 3]], short.seen.maps[0])
@@ -146,7 +125,7 @@ def test_absent_frames_cost_little_and_are_no_context(model: PatchTemporal) -> N
 
 @torch.inference_mode()
 def test_no_frame_knows_what_comes_after_it(model: PatchTemporal) -> None:
-    given = model.analyse(frames(1, 4), 1)
+    given = model.analyse(frames(1, 4), 2)
     whole = Written(model, given, grid_of(model, 1, 4)).seen.maps[0]
     for count in range(1, 4):
         start = Written(model, part_of(given, list(range(count))), grid_of(model, 1, count))
@@ -158,7 +137,8 @@ def test_the_most_alike_dates_are_named(model: PatchTemporal) -> None:
     dates = frames(1, 5)
     dates[:, 2:4] = 4 * torch.from_numpy(draw("clouds", (1, 2, len(RGB), *SIZE)))
     given = model.analyse(dates, 2)
-    names = Written(model, given, grid_of(model, 1, 5), 2).names
+    written = Written(model, given, grid_of(model, 1, 5), 2, Named)
+    names = cast("Named", written.checked).names
     assert names[0].tolist() == [[0, 0]]
     assert names[1].tolist() == [[1, 0]]
     assert sorted(names[4][0].tolist()) == [3, 4]  # behind the clouds
@@ -166,7 +146,7 @@ def test_the_most_alike_dates_are_named(model: PatchTemporal) -> None:
 
 @torch.inference_mode()
 def test_whatever_a_stream_names_is_a_date(model: PatchTemporal) -> None:
-    written = Written(model, model.analyse(frames(1, 2), 1), grid_of(model, 1, 2))
+    written = Written(model, model.analyse(frames(1, 2), 2), grid_of(model, 1, 2))
 
     class Hostile(Checked):
         def __call__(self, symbols: Ints | None, rows: Ints) -> Ints:
@@ -181,7 +161,7 @@ def test_whatever_a_stream_names_is_a_date(model: PatchTemporal) -> None:
 @torch.inference_mode()
 def test_last_bits_of_networks_do_not_matter(model: PatchTemporal) -> None:
     """Another machine: weights that differ in the last bits of float64."""
-    written = Written(model, model.analyse(frames(2, 3), 1), grid_of(model, 2, 3))
+    written = Written(model, model.analyse(frames(2, 3), 2), grid_of(model, 2, 3))
     other = PatchTemporal(model.config).eval().requires_grad_(requires_grad=False)
     other.prior.double()
     state = {

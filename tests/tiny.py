@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 import torch
 
 from tec_zarr.bands import MEANS, S2L2A
 from tec_zarr.entropy import exact
 from tec_zarr.entropy.tables import Tables, gaussian
+from tec_zarr.models import registry
 from tec_zarr.models.activity import log_table
 from tec_zarr.models.elic import Elic, ElicConfig
 from tec_zarr.models.elic_patch import PatchElic, PatchElicConfig
@@ -22,6 +25,9 @@ from tec_zarr.train.measured import SUPPORT, pmf_of
 from tests.draws import draw
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from tec_zarr.models.artifact import Artifact
@@ -180,6 +186,16 @@ def temporal_artifact(
     model.prior.double()
     model.tables = exact.shifted(deviations, bins)
     return model.to_artifact({"summary": "random weights, for tests"})
+
+
+@contextmanager
+def at_hand(artifact: Artifact, folder: Path) -> Iterator[str]:
+    """Save an artifact where this process finds it; gives its identity."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEC_ZARR_MODELS", str(folder))
+        registry.forget()
+        yield artifact.save(folder / "own.tec.safetensors")
+    registry.forget()
 
 
 def neighbour_artifact(kind: type[PatchElic] = PatchElic) -> Artifact:

@@ -17,8 +17,7 @@ from torch import Tensor
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.activity import FIRST_OCTAVE, ROW_UNIT
 from tec_zarr.models.artifact import VERSION, Artifact
-from tec_zarr.models.budget import Budget
-from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
+from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, filled
 from tec_zarr.models.neighbours import NeighbourPrior
 from tec_zarr.models.prior_check import check_order
 from tec_zarr.models.priors import Coded, Grid
@@ -154,24 +153,12 @@ class PatchElic(Banded):
         """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
         config = configured(PatchElicConfig, artifact.fields["config"])
         _check(config, artifact)
-        tensors = dict(artifact.tensors)
-        tables = take_tables(tensors)
-        integers = {name: tensors.pop(name) for name in list(tensors) if name.startswith(SPARSE)}
-        weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
-        with Budget(artifact.tensors):
-            model = cls(config)
-        try:
-            model.load_state_dict(weights, strict=True)
-        except RuntimeError as err:
-            raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
-        check_order("transform.order", tensors["transform.order"])
-        model.tables = tables
+        model, integers = filled(lambda: cls(config), artifact, SPARSE)
+        check_order("transform.order", artifact.tensors["transform.order"])
         model.sparse = sparse_of(1, {name.removeprefix(SPARSE): v for name, v in integers.items()})
-        _check_rows(model.sparse, len(tables.sizes))
-        model.identity = bytes.fromhex(artifact.identity())[:16]
+        _check_rows(model.sparse, len(model.tables.sizes))
         model.prior.double()
-        device = device or torch.device("cpu")
-        return model.eval().requires_grad_(requires_grad=False).to(device)
+        return model.to(device or torch.device("cpu"))
 
     def to_artifact(
         self, integers: Mapping[str, NDArray[Any]], card: Mapping[str, Any]

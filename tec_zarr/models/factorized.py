@@ -17,9 +17,8 @@ from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models import loops
 from tec_zarr.models.activity import EXACT, Activity
 from tec_zarr.models.artifact import VERSION, Artifact
-from tec_zarr.models.budget import Budget
 from tec_zarr.models.interpolation import Interpolation
-from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, take_tables
+from tec_zarr.models.model import TABLE_FIELDS, Banded, configured, filled
 from tec_zarr.models.prior_check import check_order, check_prior
 from tec_zarr.models.priors import ActivityPrior, Coded, Grid, Prior, StaticPrior
 from tec_zarr.models.sparse import sparse_of
@@ -75,8 +74,6 @@ class FactorizedConfig:
 
 class Factorized(Banded):
     """A TEC-FP model, on one device, in evaluation mode."""
-
-    temporal = False
 
     def __init__(self, config: FactorizedConfig) -> None:
         super().__init__(config)
@@ -157,27 +154,18 @@ class Factorized(Banded):
     def from_artifact(cls, artifact: Artifact, device: torch.device | None = None) -> Factorized:
         """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
         config = _config(artifact.fields["config"])
-        tensors = dict(artifact.tensors)
-        if config.depth > len(tensors):
-            raise ModelMismatchError(f"{len(tensors)} tensors make no {config.depth} layers")
-        tables = take_tables(tensors)
-        integers = {name: tensors.pop(name) for name in list(tensors) if name.startswith("prior.")}
-        weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
-        with Budget(artifact.tensors):
-            model = cls(config)
-        try:
-            model.load_state_dict(weights, strict=True)
-        except RuntimeError as err:
-            raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
-        model.tables = tables
+        if config.depth > len(artifact.tensors):
+            raise ModelMismatchError(
+                f"{len(artifact.tensors)} tensors make no {config.depth} layers"
+            )
+        model, integers = filled(lambda: cls(config), artifact, "prior.")
         if config.layout == "patch":
             check_prior(integers, config.groups, len(config.qualities), PatchTransform.group)
             for name in ("transform.order", "transform.lead_order"):
-                check_order(name, tensors[name])
+                check_order(name, artifact.tensors[name])
         device = device or torch.device("cpu")
         model.set_priors(integers, device)
-        model.identity = bytes.fromhex(artifact.identity())[:16]
-        return model.eval().requires_grad_(requires_grad=False).to(device)
+        return model.to(device)
 
     def set_priors(self, integers: Mapping[str, NDArray[Any]], device: torch.device) -> None:
         """Build the prior from its integers by name, in every type that is exact for them."""

@@ -11,6 +11,7 @@ from torch import nn
 from tec_zarr.entropy.tables import Tables
 from tec_zarr.errors import FormatError, ModelMismatchError
 from tec_zarr.models.artifact import VERSION, Artifact
+from tec_zarr.models.budget import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -178,6 +179,28 @@ def restored(make: Callable[[], Net], artifact: Artifact) -> Net:
         raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
     model.tables, model.identity = tables, bytes.fromhex(artifact.identity())[:16]
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def filled(
+    make: Callable[[], Net], artifact: Artifact, prefix: str
+) -> tuple[Net, dict[str, NDArray[Any]]]:
+    """A network with the weights (float32), tables and identity of an artifact, and its integers.
+
+    Those are the tensors whose names begin with `prefix`. ModelMismatchError if tensors are
+    missing, left over or misshapen.
+    """
+    tensors = dict(artifact.tensors)
+    tables = take_tables(tensors)
+    integers = {name: tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+    weights = {name: torch.from_numpy(value).float() for name, value in tensors.items()}
+    with Budget(artifact.tensors):
+        model = make()
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as err:
+        raise ModelMismatchError(f"the artifact's weights do not fit: {err}") from err
+    model.tables, model.identity = tables, bytes.fromhex(artifact.identity())[:16]
+    return model.eval().requires_grad_(requires_grad=False), integers
 
 
 def packed(

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 MOST_SHIFT = 9
 """Bits of a run that are coded apart: the rarest rows are hardly used, and had large tables."""
 
-BUNDLED = "tec-fp-s2l2a"
-"""The model whose transform is taken where nothing else is said."""
-
 
 class ElicGraph(AllRates):
     """A TEC-ELIC in patch layout: symbols are rounded in training too, in the order of coding."""
@@ -115,6 +112,9 @@ class BundledElic:
     rates: ClassVar[tuple[float, float]] = (1.5e-3, 5e-4)
     clip: ClassVar[float] = 1.0
 
+    beginning: ClassVar[str] = "tec-fp-s2l2a"
+    """The model that training begins with where nothing else is said."""
+
     first: ClassVar[tuple[float, ...]] = WHOLE
     """Masses of the row behind those of symbols."""
 
@@ -140,7 +140,8 @@ class BundledElic:
 
     def sized_like(self, start: str) -> Self:
         found = registry.load(start, torch.device("cpu"))
-        if isinstance(found, self.kind):
+        if isinstance(found, PatchElic):
+            self._check(start, found)
             own = found.config
             names = ("width", "reach", "depth", "groups", "others", "features", "weighed")
             return type(self)(**{name: getattr(own, name) for name in names})
@@ -155,12 +156,15 @@ class BundledElic:
 
     def begin(self, graph: Graph, start: str | None, batches: Batches) -> None:
         own = cast("ElicGraph", graph)
-        found = registry.load(start or BUNDLED, torch.device("cpu"))
+        start = start or self.beginning
+        found = registry.load(start, torch.device("cpu"))
         taken = own.transform.state_dict()
-        given = _transform(start or BUNDLED).state_dict()
+        given = _transform(start).state_dict()
         own.transform.load_state_dict({k: given[k] for k in taken} | {"steps": taken["steps"]})
         if isinstance(found, PatchElic):
-            own.prior.load_state_dict(found.prior.state_dict(), strict=isinstance(found, self.kind))
+            own.prior.load_state_dict(
+                found.prior.state_dict(), strict=found.dated == self.kind.dated
+            )
         else:
             _settle(own)
             _start_scales(own, batches)
@@ -181,6 +185,11 @@ class BundledElic:
 
     def publish(self, graph: Graph, folder: Path) -> None:
         """Nothing: no other program reads this kind."""
+
+    def _check(self, start: str, found: PatchElic) -> None:
+        """Refuse to leave out what a model has learned of earlier dates."""
+        if found.dated and not self.kind.dated:
+            raise ConfigError(f"{start} is a TEC-TT, of which no TEC-ELIC can be trained")
 
     def _prior(self) -> NeighbourPrior:
         own = (self.groups, self.others, self.features, self.weighed)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import torch
+
 from tec_zarr.errors import ConfigError
 from tec_zarr.models import registry
+from tec_zarr.models.elic_patch import PatchElic
 from tec_zarr.train.bundled import Bundled
 from tec_zarr.train.elic import BundledElic
 from tec_zarr.train.published import Published
@@ -96,11 +99,20 @@ def chosen(family: str | None, layout: str | None, start: str | None, quality: f
         ("elic", "patch"): BundledElic(),
         ("tt", "patch"): BundledTemporal(),
     }
-    wanted = (family or "fp", layout or ("patch" if family in (None, "fp") else "strided"))
+    family = family or family_of(start)
+    wanted = (family, layout or ("strided" if family == "elic" and start is None else "patch"))
     if wanted not in known:
         names = ", ".join(map(" in layout ".join, known))
         raise ConfigError(f"{' in layout '.join(wanted)} cannot be trained; there is {names}")
     return known[wanted]
+
+
+def family_of(start: str | None) -> str:
+    """The family that a model to go on from has; that of the default model where there is none."""
+    found = None if start is None else registry.load(start, torch.device("cpu"))
+    if isinstance(found, PatchElic):
+        return "tt" if found.dated else "elic"
+    return "fp"
 
 
 def is_checkpoint(start: str) -> bool:

@@ -72,7 +72,7 @@ class TemporalGraph(ElicGraph):
 class BundledTemporal(BundledElic):
     """Sizes of a model, by default those of the one that ships; a `kinds.Kind`.
 
-    Only the prior is trained. It begins as that of a TEC-ELIC in patch layout.
+    Only the prior is trained. It begins as that of the bundled TEC-ELIC, or of another one.
     """
 
     kind: ClassVar[type[PatchElic]] = PatchTemporal
@@ -80,6 +80,7 @@ class BundledTemporal(BundledElic):
         f"TEC-TT for Sentinel-2 L2A, all rates from {QUALITIES[0]:g} to {QUALITIES[-1]:g} dB"
     )
     earlier: ClassVar[int] = EARLIER
+    beginning: ClassVar[str] = "tec-elic-s2l2a"
     first: ClassVar[tuple[float, ...]] = (1 / (OLDEST + 1),) * (OLDEST + 1)
 
     family: str = field(default="tt", init=False)
