@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tec_zarr.models.flex_patch import PatchFlex
 from tec_zarr.models.tt_patch import PatchTemporal
 from tests.draws import draw
 from tests.tiny import elic_artifact, neighbour_artifact, temporal_artifact
@@ -38,6 +39,7 @@ MODELS: dict[str, Callable[[], Artifact]] = {
     "elic": elic_artifact,
     "elic in patches": neighbour_artifact,
     "tt in patches": partial(neighbour_artifact, PatchTemporal),
+    "flextec in patches": partial(neighbour_artifact, PatchFlex),
     "tt": temporal_artifact,
     "flextec": partial(temporal_artifact, repacked=True),
     "layered": partial(temporal_artifact, repacked=True, budgets=(4, 8, 16)),

@@ -12,12 +12,14 @@ from tec_zarr.entropy.rans import Encoder
 from tec_zarr.errors import ConfigError
 from tec_zarr.models import registry
 from tec_zarr.models.coding import Checked, Recorder
-from tec_zarr.train.elic import BundledElic, ElicGraph
+from tec_zarr.train.elic import BundledElic, ElicGraph, Talk
+from tec_zarr.train.flextec import BundledFlex
 from tec_zarr.train.kinds import chosen
 from tec_zarr.train.loop import TrainConfig, batches_of, new_state, train
 from tec_zarr.train.simulated import another_date
 from tec_zarr.train.sources import open_sources
 from tec_zarr.train.tt import BundledTemporal
+from tests.draws import draw
 from tests.tiny import strided_artifact
 
 if TYPE_CHECKING:
@@ -25,11 +27,17 @@ if TYPE_CHECKING:
 
     from tec_zarr.models.elic_patch import PatchElic
     from tec_zarr.train.data import Sample
+    from tec_zarr.train.flextec import FlexGraph
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZES: dict[str, Any] = {"groups": (4, 12), "others": (16, 736), "features": 8, "weighed": 4}
-KINDS = {"elic": BundledElic(**SIZES), "tt": BundledTemporal(**SIZES)}
+TOKENS: dict[str, Any] = {"tokens": (4, 28, 160, 576), "budgets": (4,)}
+KINDS = {
+    "elic": BundledElic(**SIZES),
+    "tt": BundledTemporal(**SIZES),
+    "flextec": BundledFlex(**SIZES, **TOKENS),
+}
 
 
 def config(scenes: Path, out: Path, kind: BundledElic, **options: Any) -> TrainConfig:
@@ -51,7 +59,7 @@ def test_a_trained_model_codes_as_it_was_trained(scenes: Path, tmp_path: Path, n
     model = cast("PatchElic", registry.build(artifact))
     assert artifact.fields["family"] == kind.kind.family
     sample = batches.draw(1)
-    code = 60
+    code = min(60, len(model.qualities) - 1)
     step = model.transform.steps[code : code + 1]
     with torch.inference_mode():
         estimated = float(state.average.eval()(sample.frames, step, *sample.dates).bits)
@@ -105,6 +113,30 @@ def test_a_temporal_model_begins_as_the_elic_that_it_is_made_of(scenes: Path) ->
     assert float(with_none) == pytest.approx(float(plain(sample.frames, step).bits), rel=1e-3)
 
 
+def test_a_flextec_is_trained_with_any_number_of_tokens() -> None:
+    graph = cast("FlexGraph", KINDS["flextec"].graph())
+    torch.manual_seed(0)
+    position = torch.rand(400)
+    ends = graph.train().ends(position)
+    assert ends is not None
+    assert {*ends.tolist()} == {4, 32, 192, 768}
+    near = ends[position < 0.3].double().mean()
+    assert near > 1.5 * ends[position > 0.8].double().mean(), "fine steps go with more tokens"
+    assert graph.eval().ends(position) is None
+
+
+@torch.inference_mode()
+def test_what_is_not_sent_costs_nothing_and_becomes_its_forecast() -> None:
+    latents = torch.from_numpy(draw("latents", (2, 6, 2, 2), 3))
+    talk = Talk(latents, torch.ones(1, 6), torch.tensor([6, 4]))
+    mean, scale = torch.full((2, 4, 3), 0.25), torch.ones(2, 4, 3)
+    known, symbols = talk(slice(2, 6), torch.arange(3), mean, scale)
+    assert (symbols[1, 2:] == 0).all()
+    assert (known[1, 2:] == 0.25).all()
+    assert symbols[0, 2:].any()
+    assert talk.bits[1] < talk.bits[0]
+
+
 def test_other_dates_keep_holes_and_range() -> None:
     random = np.random.default_rng(0)
     frame = random.uniform(100, 4000, (12, 40, 48)).astype(np.float32)
@@ -122,6 +154,7 @@ def test_kinds_are_known_by_family_and_layout(
 ) -> None:
     assert type(chosen("elic", "patch", None, 10)) is BundledElic
     assert type(chosen("tt", "patch", None, 10)) is BundledTemporal
+    assert type(chosen("flextec", None, None, 10)) is BundledFlex
     monkeypatch.setenv("TEC_ZARR_MODELS", str(tmp_path))
     registry.forget()
     other = strided_artifact().save(tmp_path / "strided.tec.safetensors")

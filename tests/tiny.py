@@ -16,8 +16,9 @@ from tec_zarr.entropy.tables import Tables, gaussian
 from tec_zarr.models import registry
 from tec_zarr.models.activity import log_table
 from tec_zarr.models.elic import Elic, ElicConfig
-from tec_zarr.models.elic_patch import PatchElic, PatchElicConfig
+from tec_zarr.models.elic_patch import PatchElic
 from tec_zarr.models.factorized import Factorized, FactorizedConfig
+from tec_zarr.models.flex_patch import PatchFlex
 from tec_zarr.models.temporal import Temporal, TemporalConfig
 from tec_zarr.models.tt_patch import OLDEST
 from tec_zarr.train import measured
@@ -198,13 +199,15 @@ def at_hand(artifact: Artifact, folder: Path) -> Iterator[str]:
     registry.forget()
 
 
-def neighbour_artifact(kind: type[PatchElic] = PatchElic) -> Artifact:
-    """A TEC-ELIC or TEC-TT in patch layout, of three bands and narrow networks."""
-    config = PatchElicConfig(
-        bands=RGB, qualities=QUALITIES, width=8, reach=16, depth=1,
-        groups=(4, 12), others=(16, 160), features=8, weighed=4,
-    )  # fmt: skip
-    model = kind(config)
+def neighbour_artifact(kind: type[PatchElic] = PatchElic, **changes: Any) -> Artifact:
+    """A TEC-ELIC, TEC-TT or FlexTEC in patch layout, of three bands and narrow networks."""
+    config: dict[str, Any] = {
+        "bands": RGB, "qualities": QUALITIES, "width": 8, "reach": 16, "depth": 1,
+        "groups": (4, 12), "others": (16, 160), "features": 8, "weighed": 4,
+    }  # fmt: skip
+    if kind is PatchFlex:
+        config |= {"qualities": (1.0, 2.0, 3.0), "tokens": (4, 20, 168), "budgets": (1, 3)}
+    model = kind(kind.options(**config | changes))
     state = {n: _neighbour_layer(n, v) for n, v in model.state_dict().items()}
     state["transform.turned"] = torch.stack([orthonormal(f"turned{g}", 3) for g in range(4)])
     state["transform.order"] = shuffled("order", 8, len(RGB))

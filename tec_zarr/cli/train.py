@@ -22,7 +22,9 @@ Out = Annotated[Path, typer.Option(help="Folder of checkpoint, log and model.")]
 From = Annotated[
     str | None, typer.Option("--from", help="Model to go on from: name, hash or .pt file.")
 ]
-Family = Annotated[str | None, typer.Option(help="fp, elic or tt. [that of --from, or fp]")]
+Family = Annotated[
+    str | None, typer.Option(help="fp, elic, tt or flextec. [that of --from, or fp]")
+]
 Layout = Annotated[
     str | None, typer.Option(help="patch (as bundled) or strided (as published: CompressAI's).")
 ]

@@ -8,7 +8,7 @@ mean + shrink * symbols -> `transforms.FlatTransform` -> frame
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -81,6 +81,7 @@ class PatchElic(Banded):
     """
 
     family: ClassVar[str] = "elic-patch"
+    options: ClassVar[type[PatchElicConfig]] = PatchElicConfig
     dated: ClassVar[bool] = False
     """Whether forecasts look at earlier dates."""
 
@@ -151,7 +152,7 @@ class PatchElic(Banded):
     @classmethod
     def from_artifact(cls, artifact: Artifact, device: torch.device | None = None) -> Self:
         """Build the model; ModelMismatchError if tensors are missing, left over or misshapen."""
-        config = configured(PatchElicConfig, artifact.fields["config"])
+        config = configured(cls.options, artifact.fields["config"])
         _check(config, artifact)
         model, integers = filled(lambda: cls(config), artifact, SPARSE)
         check_order("transform.order", artifact.tensors["transform.order"])
@@ -173,6 +174,39 @@ class PatchElic(Banded):
         return Artifact(fields, tensors, card)
 
 
+class Shown(NamedTuple):
+    """What a layer has shown of some maps."""
+
+    end: int
+    """Channels that it and those below it have sent: whole groups."""
+
+    maps: tuple[Tensor, ...]
+    """As of `Talk`."""
+
+    known: Tensor
+    """Latents in steps, (n, c, y, x), as forecasts see them."""
+
+    def group(self, channels: slice, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents and symbols of a group, as of `mixing.Send`."""
+        known, symbols = (
+            m[:, channels].flatten(2)[..., places] for m in (self.known, self.maps[0])
+        )
+        return known, symbols.to(known.dtype)
+
+
+class Part(NamedTuple):
+    """What of some maps a stream has."""
+
+    end: int
+    """Channels from here on are not sent: they become their means."""
+
+    absent: Tensor | None = None
+    """(n,): maps without data."""
+
+    below: Shown | None = None
+    """What the layer below has shown, which this one goes on from."""
+
+
 class Talk:
     """One batch on its way: turns forecasts into rows and sends symbols; a `mixing.Send`."""
 
@@ -183,12 +217,12 @@ class Talk:
         grid: Grid,
         position: Tensor,
         given: Tensor | None,
-        absent: Tensor | None = None,
+        part: Part | None = None,
     ) -> None:
-        """`given` are latents (tiles, frames, c, y, x) to write; `absent` is (tiles * frames,)."""
+        """`given` are latents (tiles, frames, c, y, x) to write; they go all if `part` is None."""
         shrink = model.prior.shrink(position)[0]
         self.coder, self.grid, self.sparse, self.shrink = coder, grid, model.sparse, shrink
-        self.strong, self.absent = model.prior.strong, absent
+        self.strong, self.part = model.prior.strong, part or Part(len(shrink))
         self.given = None if given is None else given.flatten(0, 1).flatten(2)
         height, width = grid.sizes[0]
         shape = (grid.tiles * grid.frames, len(shrink), height * width)
@@ -197,18 +231,25 @@ class Talk:
             torch.zeros(shape, device=grid.device),
         )
         """Symbols, and latents for the synthesis, (tiles * frames, c, places)."""
+        if below := self.part.below:
+            for own, shown in zip(self.maps, below.maps, strict=True):
+                own.copy_(shown)
 
     def __call__(
         self, channels: slice, places: Tensor, mean: Tensor | None, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
+        end, absent, below = self.part
+        if below is not None and channels.stop <= below.end:
+            return below.group(channels, places)
         row = (scale - FIRST_OCTAVE) * ROW_UNIT
         values = [row] if mean is None else [row, mean * PART]
         flat = torch.cat([v.reshape(self.grid.tiles, -1) for v in values], 1)
         whole = self.coder.guard(flat.double())
         rows, *means = (part.reshape(scale.shape) for part in whole.chunk(len(values), 1))
         rows = rows.clamp(1, ROWS - 1)
-        if self.absent is not None:
-            rows = torch.where(self.absent.view(-1, 1, 1), 0, rows)
+        if absent is not None:
+            rows = torch.where(absent.view(-1, 1, 1), 0, rows)
+        rows[:, max(0, end - channels.start) :] = 0
         known = means[0].double() / PART if means else torch.zeros((), dtype=torch.float64)
         shrink = self.shrink[channels, None]
         symbols = None

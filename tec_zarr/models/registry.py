@@ -20,6 +20,7 @@ from tec_zarr.models import shelf
 from tec_zarr.models.elic import Elic
 from tec_zarr.models.elic_patch import PatchElic
 from tec_zarr.models.factorized import Factorized
+from tec_zarr.models.flex_patch import PatchFlex
 from tec_zarr.models.temporal import Temporal
 from tec_zarr.models.tt_patch import PatchTemporal
 from tec_zarr.releases import releases
@@ -37,6 +38,7 @@ FAMILIES: dict[str, type[Model]] = {
     "tt": Temporal,
     "tt-patch": PatchTemporal,
     "flextec": Temporal,
+    "flextec-patch": PatchFlex,
 }
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)

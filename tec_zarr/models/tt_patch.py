@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from tec_zarr.models import spectral
-from tec_zarr.models.elic_patch import ROWS, PatchElic, Talk
+from tec_zarr.models.elic_patch import ROWS, Part, PatchElic, Shown, Talk
 from tec_zarr.models.priors import Coded
 from tec_zarr.models.recalled import Dates
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from tec_zarr.models.coding import GuardedCoder
@@ -46,7 +48,8 @@ class PatchTemporal(PatchElic):
         Maps: symbols (int32), and latents in steps (float32).
         """
         turns = self.transform.unpack(grid.sides, grid.frames) if coded is None else coded.turns
-        walk = _Walk(self, coder, grid, turns, quality)
+        layers = tuple(zip([coder, *coder.above], self.ends(quality), strict=False))
+        walk = _Walk(self, layers, grid, turns, quality)
         given = None if coded is None else walk.by_step(coded.maps[0].flatten(0, 1))
         seen = [
             walk.code(step, None if given is None else given[:, step]) for step in range(walk.steps)
@@ -55,14 +58,25 @@ class PatchTemporal(PatchElic):
         maps = tuple(torch.stack(own, 1).view(shape) for own in zip(*seen, strict=True))
         return Coded(maps, np.ones(grid.tiles, np.int32), turns)
 
+    def ends(self, quality: int) -> tuple[int, ...]:
+        """How many channels are known after each layer of a chunk, given its quality code."""
+        del quality  # all of them in one layer
+        return (len(self.transform.order),)
+
 
 class _Walk:
-    """The frames of some tiles in order, all series together."""
+    """The frames of some tiles in order, all series together; each layer has dates of its own."""
 
     def __init__(
-        self, model: PatchTemporal, coder: GuardedCoder, grid: Grid, turns: Turns, quality: int
+        self,
+        model: PatchTemporal,
+        layers: Sequence[tuple[GuardedCoder, int]],
+        grid: Grid,
+        turns: Turns,
+        quality: int,
     ) -> None:
-        self.model, self.coder = model, coder
+        """`layers` are coders, and the channels that are known after each."""
+        self.model, self.layers = model, layers
         self.position = model.position(quality)
         self.steps = grid.frames // grid.series
         self.grid = grid._replace(frames=grid.series)
@@ -74,8 +88,8 @@ class _Walk:
         absent = np.zeros((grid.tiles, grid.frames), np.bool_)
         absent = absent if grid.absent is None else grid.absent
         self.absent = self.by_step(torch.from_numpy(absent.ravel()).to(grid.device))
-        self.known: list[Tensor] = []
-        """Latents of each step so far, (tiles * series, c, y, x)."""
+        self.known: list[list[Tensor]] = [[] for _ in layers]
+        """Latents of each step so far, (tiles * series, c, y, x), as each layer shows them."""
 
     def by_step(self, frames: Tensor) -> Tensor:
         """Frames (tiles * frames, ...) as (tiles * series, steps, ...)."""
@@ -84,13 +98,16 @@ class _Walk:
     def code(self, step: int, given: Tensor | None) -> tuple[Tensor, ...]:
         """One frame of each series; returns its maps (tiles * series, c, places)."""
         names = self._sent(step, None if given is None else self._chosen(step, given))
-        absent = self.absent[:, step]
+        there, shown = names > 0, None
         own = None if given is None else given.unflatten(0, (self.grid.tiles, -1))
-        talk = Talk(self.model, self.coder, self.grid, self.position, own, absent)
-        dates = Dates(self._recalled(step, names).to(self.position.dtype), names > 0)
-        size = self.grid.sizes[0]
-        known = self.model.prior(talk, self.count, size, self.position, dates)
-        self.known.append(known.float())
+        size, absent = self.grid.sizes[0], self.absent[:, step]
+        for (coder, end), past in zip(self.layers, self.known, strict=True):
+            dates = Dates(self._recalled(past, step, names).to(self.position.dtype), there)
+            part = Part(end, absent, shown)
+            talk = Talk(self.model, coder, self.grid, self.position, own, part)
+            known = self.model.prior(talk, self.count, size, self.position, dates)
+            shown = Shown(end, talk.maps, known)
+            past.append(known.float())
         return talk.maps
 
     def _chosen(self, step: int, given: Tensor) -> Tensor:
@@ -99,9 +116,10 @@ class _Walk:
         names = torch.zeros((self.count, DATES), dtype=torch.int64, device=given.device)
         if not back:
             return names
+        past = self.known[0]
         apart = torch.stack(
             [
-                (self._turned(step, step - b)[:, :strong] - given[:, :strong])
+                (self._turned(past, step, step - b)[:, :strong] - given[:, :strong])
                 .square()
                 .sum((1, 2, 3))
                 .masked_fill(self.absent[:, step - b], torch.inf)
@@ -115,25 +133,26 @@ class _Walk:
         return names.masked_fill(self.absent[:, step, None], 0)
 
     def _sent(self, step: int, names: Tensor | None) -> Tensor:
+        coder, _ = self.layers[0]
         rows = np.full((self.grid.tiles, self.grid.series * DATES), NAMES, np.int32)
         given = None
         if names is not None:
             given = names.to("cpu", torch.int32).reshape(rows.shape).numpy()
-        seen = torch.from_numpy(self.coder(given, rows)).to(self.position.device)
+        seen = torch.from_numpy(coder(given, rows)).to(self.position.device)
         # Whatever a stream says, a date is one of those before, or none.
         return seen.reshape(self.count, DATES).long().clamp(0, min(step, OLDEST))
 
-    def _recalled(self, step: int, names: Tensor) -> Tensor:
+    def _recalled(self, past: list[Tensor], step: int, names: Tensor) -> Tensor:
         """The named dates in the rotation of this one, (tiles * series, DATES, c, y, x)."""
         size = (self.count, DATES, len(self.model.transform.order), *self.grid.sizes[0])
         dates = torch.zeros(size, dtype=torch.float64, device=names.device)
         for back in names.unique().tolist():
             if back:
                 chosen = (names == back).nonzero(as_tuple=True)
-                dates[chosen] = self._turned(step, step - back)[chosen[0]]
+                dates[chosen] = self._turned(past, step, step - back)[chosen[0]]
         return dates
 
-    def _turned(self, step: int, past: int) -> Tensor:
+    def _turned(self, past: list[Tensor], step: int, earlier: int) -> Tensor:
         """Latents of an earlier step in the rotation of this one."""
-        turn = self.rotations[:, step] @ self.rotations[:, past].mT
-        return self.model.transform.turned_by(self.known[past].double(), turn)
+        turn = self.rotations[:, step] @ self.rotations[:, earlier].mT
+        return self.model.transform.turned_by(past[earlier].double(), turn)

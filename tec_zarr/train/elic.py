@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
@@ -61,8 +61,10 @@ class ElicGraph(AllRates):
 class Talk:
     """Rounds and counts bits, with gradients; a `mixing.Send`."""
 
-    def __init__(self, latents: Tensor, shrink: Tensor) -> None:
+    def __init__(self, latents: Tensor, shrink: Tensor, ends: Tensor | None = None) -> None:
+        """Channels of each map from `ends` (n,) on are not sent."""
         self.latents, self.shrink, self.bits = latents, shrink, latents.new_zeros(len(latents))
+        self.ends = ends
         self._done: list[tuple[slice, Tensor, Tensor]] = []
 
     def __call__(
@@ -72,7 +74,12 @@ class Talk:
         mean = torch.zeros_like(given) if mean is None else mean
         rest, shrink = given - mean, self.shrink[:, channels, None]
         symbols = rounded(rest.detach(), scale.detach(), shrink.detach())
-        self.bits = self.bits + laplace_bits(rest + (symbols - rest).detach(), scale).sum((1, 2))
+        bits = laplace_bits(rest + (symbols - rest).detach(), scale)
+        if self.ends is not None:
+            own = torch.arange(channels.start, channels.stop, device=scale.device)
+            sent = (own < self.ends[:, None])[..., None]
+            symbols, bits = symbols * sent, bits * sent
+        self.bits = self.bits + bits.sum((1, 2))
         # Where the symbol is zero the mean is all that readers have: it learns to be close.
         known = torch.where(symbols == 0, mean, mean.detach() + symbols * shrink)
         self._done.append((channels, places, known))
@@ -138,13 +145,17 @@ class BundledElic:
     weighed: int = 16
     """Leading channels whose neighbours are weighed place by place."""
 
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """PSNR in dB, peak 10000, of each quality code."""
+        return QUALITIES
+
     def sized_like(self, start: str) -> Self:
         found = registry.load(start, torch.device("cpu"))
         if isinstance(found, PatchElic):
             self._check(start, found)
-            own = found.config
-            names = ("width", "reach", "depth", "groups", "others", "features", "weighed")
-            return type(self)(**{name: getattr(own, name) for name in names})
+            own, names = found.config, (item.name for item in fields(self) if item.init)
+            return replace(self, **{n: getattr(own, n) for n in names if hasattr(own, n)})
         _transform(start)
         return self
 
@@ -173,7 +184,7 @@ class BundledElic:
         self, graph: Graph, batches: Batches, card: Mapping[str, Any], frames: int
     ) -> Artifact:
         own = cast("ElicGraph", graph).eval()
-        model = self._model(own, calibrated_steps(own, batches, frames // 8))
+        model = self._model(own, calibrated_steps(own, batches, frames // 8, self.levels))
         model.sparse = sparse_of(1, _named(sparse_rows(np.zeros(0))))
         with torch.inference_mode():
             counts = self._counts(model, batches, frames)
@@ -201,19 +212,15 @@ class BundledElic:
     def _counts(self, model: PatchElic, batches: Batches, frames: int) -> NDArray[np.int64]:
         return counted(model, batches, frames)
 
+    def _config(self, reach: int) -> PatchElicConfig:
+        return PatchElicConfig(**self._sizes(reach), qualities=self.levels)
+
+    def _sizes(self, reach: int) -> dict[str, Any]:
+        names = ("width", "depth", "groups", "others", "features", "weighed")
+        return {"bands": S2L2A, "reach": reach} | {name: getattr(self, name) for name in names}
+
     def _model(self, graph: ElicGraph, steps: Tensor) -> PatchElic:
-        config = PatchElicConfig(
-            bands=S2L2A,
-            qualities=QUALITIES,
-            width=self.width,
-            reach=graph.transform.reach,
-            depth=self.depth,
-            groups=self.groups,
-            others=self.others,
-            features=self.features,
-            weighed=self.weighed,
-        )
-        model = self.kind(config)
+        model = self.kind(self._config(graph.transform.reach))
         model.transform.load_state_dict(graph.transform.state_dict() | {"steps": steps})
         model.prior.load_state_dict(graph.prior.state_dict())
         model.prior.double()

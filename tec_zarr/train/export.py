@@ -30,7 +30,7 @@ from tec_zarr.train.measured import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -71,7 +71,9 @@ def export(
     return model.to_artifact(integers, card, half=True)
 
 
-def calibrated_steps(graph: AllRates, batches: Batches, frames: int) -> Tensor:
+def calibrated_steps(
+    graph: AllRates, batches: Batches, frames: int, qualities: Sequence[float] = QUALITIES
+) -> Tensor:
     """The quantisation step of each quality: where the training frames together have that PSNR."""
     low, high = graph.transform.span.tolist()
     grid = torch.linspace(low - 0.5, high + 2.5, 25)
@@ -82,7 +84,7 @@ def calibrated_steps(graph: AllRates, batches: Batches, frames: int) -> Tensor:
             errors += torch.stack([_squares(graph, sample, log_step) for log_step in grid])
             pixels += int(sample.counted.sum())
     psnr = 10 * torch.log10(PEAK**2 * pixels / errors)
-    logs = np.interp(-np.array(QUALITIES), -psnr.numpy(), grid.numpy())
+    logs = np.interp(-np.array(qualities), -psnr.numpy(), grid.numpy())
     return torch.from_numpy(np.exp2(logs)).float()
 
 

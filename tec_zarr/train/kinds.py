@@ -12,6 +12,7 @@ from tec_zarr.models import registry
 from tec_zarr.models.elic_patch import PatchElic
 from tec_zarr.train.bundled import Bundled
 from tec_zarr.train.elic import BundledElic
+from tec_zarr.train.flextec import BundledFlex
 from tec_zarr.train.published import Published
 from tec_zarr.train.tt import BundledTemporal
 
@@ -98,6 +99,7 @@ def chosen(family: str | None, layout: str | None, start: str | None, quality: f
         ("elic", "strided"): Published(family="elic", quality=quality),
         ("elic", "patch"): BundledElic(),
         ("tt", "patch"): BundledTemporal(),
+        ("flextec", "patch"): BundledFlex(),
     }
     family = family or family_of(start)
     wanted = (family, layout or ("strided" if family == "elic" and start is None else "patch"))
@@ -111,7 +113,7 @@ def family_of(start: str | None) -> str:
     """The family that a model to go on from has; that of the default model where there is none."""
     found = None if start is None else registry.load(start, torch.device("cpu"))
     if isinstance(found, PatchElic):
-        return "tt" if found.dated else "elic"
+        return found.family.removesuffix("-patch")
     return "fp"
 
 

@@ -40,14 +40,22 @@ class TemporalGraph(ElicGraph):
         position = self.transform.position(step)
         default = torch.zeros(len(frames), dtype=torch.bool, device=frames.device)
         latents, rotations = self.transform.analysis_at(frames, step, default)
-        dates = None if past is None else self._dates(latents, rotations, past, step)
-        talk = Talk(latents, self.prior.shrink(position))
+        ends = self.ends(position)
+        dates = None if past is None else self._dates(latents, rotations, past, step, ends)
+        talk = Talk(latents, self.prior.shrink(position), ends)
         self.prior(talk, len(frames), latents.shape[2:], position, dates)
         decoded = self.transform.synthesis_at(talk.decoded(), step, rotations)
         return Result(decoded, talk.bits, HIGH_RATE / step.square())
 
+    def ends(self, position: Tensor) -> Tensor | None:
+        """How many channels of each frame are sent, (n,); None for all."""
+        del position
+        return None
+
     @torch.no_grad()
-    def _dates(self, latents: Tensor, rotations: Tensor, past: Tensor, step: Tensor) -> Dates:
+    def _dates(
+        self, latents: Tensor, rotations: Tensor, past: Tensor, step: Tensor, ends: Tensor | None
+    ) -> Dates:
         """The dates (n, earlier, band, y, x) that are most alike, as a writer chooses them."""
         count = past.shape[1]
         steps, there = step.repeat_interleave(count), past.flatten(2).any(2)
@@ -57,6 +65,9 @@ class TemporalGraph(ElicGraph):
         with torch.autocast(past.device.type, enabled=False):
             turn = rotations.repeat_interleave(count, 0) @ turned.mT
             own = self.transform.turned_by(own, turn).unflatten(0, (-1, count))
+        if ends is not None:
+            sent = torch.arange(own.shape[2], device=own.device) < ends[:, None]
+            own = own * sent[:, None, :, None, None]
         strong = slice(self.prior.strong)
         apart = (own[:, :, strong] - latents[:, None, strong]).square().sum((2, 3, 4))
         order = apart.masked_fill(~there, torch.inf).argsort(1)[:, :DATES]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.config import TecConfig
 from tec_zarr.models.artifact import load
+from tec_zarr.models.flex_patch import PatchFlex
 from tec_zarr.models.tt_patch import PatchTemporal
 from tests.golden.symbols import integers_of
 from tests.tiny import (
@@ -120,6 +121,14 @@ CASES: dict[str, Callable[[], Case]] = {
         gapped(2, 4, 3, 24, 40),
         {"model": "dated", "quality": 50},
     ),
+    "flexible-series": lambda: (
+        gapped(2, 4, 3, 24, 40),
+        {"model": "flexible", "quality": 3},
+    ),
+    "flexible-two-tokens": lambda: (
+        scene(2, 3, 43, 90),
+        {"model": "flexible", "quality": 2, "tile": 64},
+    ),
     "tt-absent-frame": lambda: (
         gapped(4, 12, 24, 40),
         {"model": "tt", "quality": 20, "bands": None},
@@ -151,6 +160,7 @@ ARTIFACTS: dict[str, Callable[[], Artifact]] = {
     "elic": elic_artifact,
     "neighbours": neighbour_artifact,
     "dated": partial(neighbour_artifact, PatchTemporal),
+    "flexible": partial(neighbour_artifact, PatchFlex),
     "tt": partial(temporal_artifact, **NARROW),
     "layered": partial(temporal_artifact, **NARROW, **LAYERED),
 }
