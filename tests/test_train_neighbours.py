@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZES: dict[str, Any] = {"groups": (4, 12), "others": (16, 736), "features": 8, "weighed": 4}
-TOKENS: dict[str, Any] = {"tokens": (4, 28, 160, 576), "budgets": (4,)}
+TOKENS: dict[str, Any] = {"tokens": (4, 28, 735, 1), "budgets": (4,)}
 KINDS = {
     "elic": BundledElic(**SIZES),
     "tt": BundledTemporal(**SIZES),
@@ -59,12 +59,13 @@ def test_a_trained_model_codes_as_it_was_trained(scenes: Path, tmp_path: Path, n
     model = cast("PatchElic", registry.build(artifact))
     assert artifact.fields["family"] == kind.kind.family
     sample = batches.draw(1)
-    code = min(60, len(model.qualities) - 1)
+    code = min(60, len(model.qualities) - 2)
     step = model.transform.steps[code : code + 1]
     with torch.inference_mode():
         estimated = float(state.average.eval()(sample.frames, step, *sample.dates).bits)
         sizes = sizes_of(model, sample, code)
-    assert sizes[-1] == pytest.approx(estimated / 8, rel=0.3, abs=60)
+    # Tables are measured: better than Laplacians whose scales have hardly been trained.
+    assert 0.6 * estimated / 8 - 60 < sizes[-1] < 1.1 * estimated / 8 + 60
 
 
 def sizes_of(model: PatchElic, sample: Sample, code: int) -> list[int]:
@@ -119,7 +120,7 @@ def test_a_flextec_is_trained_with_any_number_of_tokens() -> None:
     position = torch.rand(400)
     ends = graph.train().ends(position)
     assert ends is not None
-    assert {*ends.tolist()} == {4, 32, 192, 768}
+    assert {*ends.tolist()} == {4, 32, 767, 768}
     near = ends[position < 0.3].double().mean()
     assert near > 1.5 * ends[position > 0.8].double().mean(), "fine steps go with more tokens"
     assert graph.eval().ends(position) is None
