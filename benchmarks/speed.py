@@ -1,9 +1,10 @@
 """Encoding, decoding and memory of a 4 x 12 x 1024 x 1024 uint16 cube, beside JPEG 2000.
 
-TEC goes all the way, through `to_zarr` and `load` on a disk, in chunks of 1 x 12 x 512 x 512. JPEG
-2000 codes 512 x 512 images of single bands in memory, all cores busy, at the level whose PSNR is
-TEC's. Turns alternate within one run. Memory is the peak of a fresh process less what it had with
-torch loaded and the cube in memory.
+TEC goes all the way, through `to_zarr` and `load` on a disk, in chunks of 12 x 512 x 512; those of
+temporal models hold all four dates, which are views of one scene and help little. JPEG 2000 codes
+512 x 512 images of single bands in memory, all cores busy, at the level whose PSNR is TEC's. Turns
+alternate within one run. Memory is the peak of a fresh process less what it had with torch loaded
+and the cube in memory.
 """
 
 from __future__ import annotations
@@ -154,7 +155,9 @@ def compare(cube: Cube, path: Path, options: argparse.Namespace) -> dict[str, An
             seconds[name].append(timed(task))
     stored = sum(file.stat().st_size for file in (path / "s2").rglob("*") if file.is_file())
     return {
+        "model": options.model,
         "quality": options.quality,
+        "chunks": xr.open_zarr(path, consolidated=False)["s2"].encoding["chunks"],
         "bytes": {"raw": cube.nbytes, "tec": stored, "jpeg2000": sum(map(len, streams))},
         "psnr": {"tec": psnr, "jpeg2000": Distortion.between(images, shown, 0).psnr},
         "seconds": seconds,
@@ -192,9 +195,8 @@ def memory_of(options: argparse.Namespace) -> int:
 def show(result: dict[str, Any]) -> None:
     """Print what was measured, and the targets beside."""
     raw = result["bytes"]["raw"]
-    print(
-        f"4 x 12 x {SIDE} x {SIDE}, chunks 1 x 12 x {CHUNK} x {CHUNK}, quality {result['quality']}"
-    )
+    chunks = " x ".join(map(str, result["chunks"]))
+    print(f"{result['model']}, 4 x 12 x {SIDE} x {SIDE}, chunks {chunks}, {result['quality']:g}")
     print(f"{'MB/s of uint16':18}{'best':>8}{'median':>8}")
     speeds = {name: [raw / 1e6 / one for one in own] for name, own in result["seconds"].items()}
     for name, own in speeds.items():

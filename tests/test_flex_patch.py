@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from tec_zarr import container
+from tec_zarr import container, open_zarr, sample
 from tec_zarr.codec import decode_chunk, decode_window, encode_chunk, plan_layers
 from tec_zarr.config import TecConfig
 from tec_zarr.errors import ChecksumError, ConfigError, FormatError, ModelMismatchError, TecError
@@ -24,6 +25,8 @@ from tests.tiny import RGB, at_hand, neighbour_artifact
 from tests.written import Written
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -186,3 +189,21 @@ def test_sizes_that_do_not_go_together_are_refused(artifact: Artifact, message: 
     fields = {**artifact.fields, "config": config}
     with pytest.raises(ModelMismatchError, match=message):
         registry.build(Artifact(fields, artifact.tensors, artifact.card))
+
+
+def test_the_bundled_model_is_read_at_lower_qualities(tmp_path: Path) -> None:
+    frame = sample()["s2"].values[0].astype(np.float64)
+    dates = frame * (1 + 0.1 * draw("light", (3, 12, 1, 1))) + 15 * draw("dates", (3, *frame.shape))
+    cube = xr.Dataset({"s2": (("time", "band", "y", "x"), np.clip(dates, 1, 65535).astype("u2"))})
+    cube = cube.assign_coords(band=sample()["band"].values)
+    cube.tec.to_zarr(tmp_path / "cube.zarr", model="flextec-s2l2a", quality=16)
+    errors = [
+        float(np.square(back["s2"].astype(float) - cube["s2"]).mean())
+        for back in (open_zarr(tmp_path / "cube.zarr", quality=q) for q in (4, 8, 16))
+    ]
+    assert 1.5 * errors[2] < 1.5 * errors[1] < errors[0]
+    assert xr.open_zarr(tmp_path / "cube.zarr")["s2"].shape == cube["s2"].shape
+    alone = encode_chunk(cube["s2"].values, TecConfig(model="flextec-s2l2a", quality=4))
+    front = front_of(encode_chunk(cube["s2"].values, TecConfig(model="flextec-s2l2a", quality=16)))
+    assert front.layers == 3
+    assert len(alone) < front.segments[:, 0].sum(), "a step for each quality"
