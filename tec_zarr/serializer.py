@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from zarr.abc.codec import (
-    ArrayBytesCodec,
-    ArrayBytesCodecPartialDecodeMixin,
-    ArrayBytesCodecPartialEncodeMixin,
-)
+from zarr.abc.codec import ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin
 from zarr.abc.store import RangeByteRequest
 
 from tec_zarr.codec import (
@@ -32,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
-    from zarr.abc.store import ByteGetter, ByteSetter
+    from zarr.abc.store import ByteGetter
     from zarr.core.array_spec import ArraySpec
     from zarr.core.buffer import Buffer, BufferPrototype, NDBuffer
 
@@ -49,17 +45,11 @@ GAP = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
-class TECSerializer(
-    TecConfig,
-    ArrayBytesCodec,
-    ArrayBytesCodecPartialDecodeMixin,
-    ArrayBytesCodecPartialEncodeMixin,
-):
+class TECSerializer(TecConfig, ArrayBytesCodec, ArrayBytesCodecPartialDecodeMixin):
     """Learned compression of satellite images; the options are those of `TecConfig`.
 
-    Reads of a part of a chunk fetch and decode the tiles that they touch, and whole chunks are
-    written without a copy. That works as long as no other codec follows, so set
-    `compressors=None`: they would find nothing to compress anyway.
+    Reads of a part of a chunk fetch and decode the tiles that they touch. That works as long as no
+    other codec follows, so set `compressors=None`: they would find nothing to compress anyway.
     """
 
     is_fixed_size = False
@@ -107,36 +97,6 @@ class TECSerializer(
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
 
-    async def _encode_partial_single(
-        self,
-        byte_setter: ByteSetter,
-        chunk_array: NDBuffer,
-        selection: Selection,
-        chunk_spec: ArraySpec,
-    ) -> None:
-        """Write a chunk or a part of it; zarr would copy and compare it first, on one core."""
-        old = None
-        if not _is_whole(selection, chunk_spec.shape):
-            old = await byte_setter.get(chunk_spec.prototype)
-        values = chunk_array.as_numpy_array()
-        data = await asyncio.to_thread(self._encode_part, old, values, selection, chunk_spec)
-        await (byte_setter.delete() if data is None else byte_setter.set(data))
-
-    def _encode_part(
-        self, old: Buffer | None, values: NDArray[Any], selection: Selection, spec: ArraySpec
-    ) -> Buffer | None:
-        """A chunk with new values where the selection says so; None if it need not be stored."""
-        if _is_whole(selection, spec.shape):
-            # Axes that were selected by a number are missing; a single value stands for all.
-            chunk = values.reshape(spec.shape) if values.ndim else np.full(spec.shape, values)
-        else:
-            chunk = np.full(spec.shape, _fill_value(spec), _dtype(spec))
-            if old is not None:
-                chunk = self._decode_sync(old, spec).as_numpy_array()
-            chunk[selection] = values.reshape(chunk[selection].shape) if values.ndim else values
-        data = _buffer(chunk, spec)
-        return None if _is_empty(data, spec) else self._encode_sync(data, spec)
-
     async def _decode_partial_single(
         self,
         byte_getter: ByteGetter,
@@ -167,28 +127,6 @@ def _dtype(spec: ArraySpec) -> np.dtype[Any]:
 
 def _buffer(array: NDArray[Any] | np.generic, spec: ArraySpec) -> NDBuffer:
     return spec.prototype.nd_buffer.from_numpy_array(np.asarray(array, _dtype(spec)))
-
-
-def _fill_value(spec: ArraySpec) -> Any:  # noqa: ANN401 - of any dtype
-    return np.zeros((), _dtype(spec))[()] if spec.fill_value is None else spec.fill_value
-
-
-def _is_empty(chunk: NDBuffer, spec: ArraySpec) -> bool:
-    """Whether zarr stores nothing for a chunk of fill values; of most, a line says no at once."""
-    if spec.config.write_empty_chunks:
-        return False
-    fill, line = _fill_value(spec), (0,) * (len(spec.shape) - 1)
-    return chunk[line].all_equal(fill) and chunk.all_equal(fill)
-
-
-def _is_whole(selection: Selection, shape: tuple[int, ...]) -> bool:
-    """Whether a selection of one item an axis is all of a chunk, in its order."""
-    pairs = zip(selection, shape, strict=True) if len(selection) == len(shape) else [(None, 0)]
-    return all(
-        part.indices(size) == (0, size, 1) if isinstance(part, slice)
-        else isinstance(part, int | np.integer) and size == 1
-        for part, size in pairs
-    )  # fmt: skip
 
 
 def _check_header(header: Header, spec: ArraySpec) -> None:

@@ -152,6 +152,17 @@ def brute_force(tables: Tables, row: int, slot: int) -> int:
     return int(tables.sizes[:row].sum()) + entry
 
 
+def walked(tables: Tables, row: int, slot: int) -> int:
+    """The place of a slot, as loops find it."""
+    holders, bits, nexts = tables.buckets
+    place = int(holders[row * (TOTAL >> bits) + (slot >> bits)])
+    for _ in range(1 << bits):
+        if slot < tables.starts[place] + tables.frequencies[place]:
+            break
+        place = int(nexts[place])
+    return place
+
+
 @bounded
 @given(pmfs, st.integers(0, 2**32))
 def test_each_slot_belongs_to_one_entry(pmf: list[NDArray[np.float64]], seed: int) -> None:
@@ -165,6 +176,7 @@ def test_each_slot_belongs_to_one_entry(pmf: list[NDArray[np.float64]], seed: in
     bisection = Bisection(tables.cdf, tables.sizes, tables.shifts)
     for search in (lookup, bisection):
         assert search.finder(100)(slots, search.bases(rows)).tolist() == expected
+    assert [walked(tables, row, slot) for row, slot in zip(rows, slots, strict=True)] == expected
     places = np.array(expected)
     inside = slots - tables.starts[places]
     assert ((inside >= 0) & (inside < tables.frequencies[places])).all()

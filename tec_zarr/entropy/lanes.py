@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tec_zarr.entropy import loops
-from tec_zarr.entropy.search import Lookup
 from tec_zarr.entropy.tables import PRECISION, TOTAL
 
 if TYPE_CHECKING:
@@ -176,9 +175,9 @@ class Reader:
     def read(self, tables: Tables, lanes: Lanes, counts: Sequence[int], rows: NDArray[Any]) -> Wide:
         """Return places of entries (n,), given their rows; `counts` are symbols of each tile."""
         found = np.empty(rows.shape, np.int64)
-        if loops.read and isinstance(tables.search, Lookup):
-            entries = tables.search.table, tables.frequencies, tables.starts
+        if loops.read:
             state = self._states, self._next, self._ends, self._words
+            entries = *tables.buckets, tables.frequencies, tables.starts
             loops.read(*state, *entries, rows, found, *lanes.of_call(counts))
             return found
         for block in lanes.blocks(counts):

@@ -43,10 +43,13 @@ def _write(
 
 def _read(
     states: Ints, following: Ints, ends: Ints, words: Ints,
-    lookup: Ints, frequencies: Ints, starts: Ints, rows: Ints, places: Ints,
-    lanes: Ints, counts: Ints,
+    holders: Ints, bits: int, nexts: Ints, frequencies: Ints, starts: Ints,
+    rows: Ints, places: Ints, lanes: Ints, counts: Ints,
 ) -> None:  # fmt: skip
-    """Find `places` (n,) of entries, given their rows; see `lanes.Reader`, and `_write`."""
+    """Find `places` (n,) of entries, given their rows; see `lanes.Reader`, and `_write`.
+
+    For `holders` of buckets of 2**bits slots and `nexts` see `search.Buckets`.
+    """
     i = 0
     for tile in range(len(counts)):
         first, end = lanes[tile], i + counts[tile]
@@ -54,7 +57,9 @@ def _read(
             for lane in range(first, min(lanes[tile + 1], first + end - i)):
                 state = states[lane]
                 slot = state & 0xFFFF
-                place = lookup[(rows[i] << 16) + slot]
+                place = holders[(rows[i] << 16 - bits) + (slot >> bits)]
+                while slot - starts[place] >= frequencies[place]:
+                    place = nexts[place]
                 state = (state >> 16) * frequencies[place] + slot - starts[place]
                 if state < 1 << 32 and following[lane] < ends[lane]:
                     state = state << 16 | words[following[lane]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int32]
     Wide = NDArray[np.int64]
     Find = Callable[[Wide, Wide], NDArray[Any]]
+
+BUCKET_BITS = 7
+"""5 to 8 take the same time."""
 
 
 class Search(Protocol):
@@ -95,6 +98,31 @@ class Bisection:
             return np.subtract(place, probe, place)
 
         return find
+
+
+class Buckets(NamedTuple):
+    """A small table that stays in a cache, and a few steps from there: for loops, not for NumPy."""
+
+    holders: NDArray[np.unsignedinteger[Any]]
+    """Place of the entry that holds the first slot of each bucket, row by row."""
+
+    bits: int
+    """A bucket has 2**bits slots."""
+
+    nexts: NDArray[np.unsignedinteger[Any]]
+    """The place behind each, in the order of slots: behind a row's last entry comes its first."""
+
+    @classmethod
+    def of(cls, search: Bisection, firsts: Wide) -> Buckets:
+        """Of rows whose first entries are at the places `firsts` (rows,)."""
+        ends = firsts + search.sizes
+        kind = np.min_scalar_type(int(ends[-1]))
+        nexts = np.arange(1, ends[-1] + 1)
+        nexts[ends - 1] = firsts
+        slots, rows = np.arange(0, 1 << 16, 1 << BUCKET_BITS), np.arange(len(firsts))
+        find = search.finder(len(slots))
+        holders = [find(slots, np.full(len(slots), row)).astype(kind) for row in rows]
+        return cls(np.concatenate(holders), BUCKET_BITS, nexts.astype(kind))
 
 
 def _halves(size: int) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tec_zarr.entropy import escapes, loops
-from tec_zarr.entropy.search import Bisection, Lookup, Search
+from tec_zarr.entropy.search import Bisection, Buckets, Lookup, Search
 from tec_zarr.errors import TecError
 
 if TYPE_CHECKING:
@@ -196,6 +196,11 @@ class Tables:
         if len(self.sizes) * TOTAL * (2 if entries <= TOTAL else 4) <= MOST_LOOKUP:
             return Lookup.of(self.frequencies, self.shifts)
         return Bisection(self.cdf, self.sizes, self.shifts)
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """How loops find the place of a slot."""
+        return Buckets.of(Bisection(self.cdf, self.sizes, self.shifts), self.firsts)
 
     @property
     def _borders(self) -> Wide:
