@@ -1,4 +1,4 @@
-"""Headers and tiles for tests, drawn at random or picked by hand."""
+"""Headers and tiles for tests, drawn at random or picked by hand; chunks taken apart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tec_zarr import tiling
+from tec_zarr import container, tiling
 from tec_zarr.bands import S2L1C, S2L2A
 from tec_zarr.container import DTYPES, Achieved, Header, Replication, TileData
 
@@ -136,3 +136,14 @@ def changed(data: bytes, bit: int) -> bytes:
     flipped = bytearray(data)
     flipped[bit // 8] ^= 1 << bit % 8
     return bytes(flipped)
+
+
+def front_of(chunk: bytes) -> container.Front:
+    return container.parse_front(chunk[: container.front_size(chunk)])
+
+
+def parts_of(chunk: bytes, layers: int | None = None) -> dict[int, bytes]:
+    """The bytes of all tiles, or of their first layers."""
+    front = front_of(chunk)
+    extents = [front.extent(tile, layers) for tile in range(len(front.segments))]
+    return {tile: chunk[start : start + size] for tile, (start, size) in enumerate(extents)}

@@ -19,6 +19,7 @@ from tec_zarr.models.artifact import Artifact
 from tec_zarr.models.coding import parse_lists
 from tec_zarr.models.flex_patch import PatchFlex
 from tec_zarr.models.tt_patch import PatchTemporal
+from tests.chunks import front_of, parts_of
 from tests.draws import draw
 from tests.golden.make import scene
 from tests.tiny import RGB, at_hand, neighbour_artifact
@@ -67,17 +68,6 @@ def encoded(model: str, quality: float) -> bytes:
 @pytest.fixture(scope="module")
 def chunk(named: str) -> bytes:
     return encoded(named, 3)
-
-
-def front_of(chunk: bytes) -> container.Front:
-    return container.parse_front(chunk[: container.front_size(chunk)])
-
-
-def parts_of(chunk: bytes, layers: int | None = None) -> dict[int, bytes]:
-    """The bytes of all tiles, or of their first layers."""
-    front = front_of(chunk)
-    extents = [front.extent(tile, layers) for tile in range(len(front.segments))]
-    return {tile: chunk[start : start + size] for tile, (start, size) in enumerate(extents)}
 
 
 def test_each_quality_has_the_layers_up_to_it(model: PatchFlex, named: str) -> None:

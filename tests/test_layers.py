@@ -16,6 +16,7 @@ from tec_zarr.errors import ChecksumError, ConfigError, FormatError, ModelMismat
 from tec_zarr.models import batch, coding, registry
 from tec_zarr.models.coding import pack_lists, parse_lists
 from tec_zarr.models.pixels import Units
+from tests.chunks import front_of, parts_of
 from tests.draws import draw
 from tests.golden.make import scene
 from tests.tiny import at_hand, temporal_artifact
@@ -65,17 +66,6 @@ def encoded(model: str, quality: float, chunk: NDArray[Any] | None = None) -> by
 @pytest.fixture(scope="module")
 def chunk(named: str) -> bytes:
     return encoded(named, 16)
-
-
-def front_of(chunk: bytes) -> container.Front:
-    return container.parse_front(chunk[: container.front_size(chunk)])
-
-
-def parts_of(chunk: bytes, layers: int | None = None) -> dict[int, bytes]:
-    """The bytes of all tiles, or of their first layers."""
-    front = front_of(chunk)
-    extents = [front.extent(tile, layers) for tile in range(len(front.segments))]
-    return {tile: chunk[start : start + size] for tile, (start, size) in enumerate(extents)}
 
 
 @torch.inference_mode()
