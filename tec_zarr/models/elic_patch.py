@@ -174,26 +174,6 @@ class PatchElic(Banded):
         return Artifact(fields, tensors, card)
 
 
-class Shown(NamedTuple):
-    """What a layer has shown of some maps."""
-
-    end: int
-    """Channels that it and those below it have sent: whole groups."""
-
-    maps: tuple[Tensor, ...]
-    """As of `Talk`."""
-
-    known: Tensor
-    """Latents in steps, (n, c, y, x), as forecasts see them."""
-
-    def group(self, channels: slice, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents and symbols of a group, as of `mixing.Send`."""
-        known, symbols = (
-            m[:, channels].flatten(2)[..., places] for m in (self.known, self.maps[0])
-        )
-        return known, symbols.to(known.dtype)
-
-
 class Part(NamedTuple):
     """What of some maps a stream has."""
 
@@ -203,8 +183,8 @@ class Part(NamedTuple):
     absent: Tensor | None = None
     """(n,): maps without data."""
 
-    below: Shown | None = None
-    """What the layer below has shown, which this one goes on from."""
+    below: tuple[Tensor, ...] = ()
+    """The maps of the layer below, as of `Talk`: those of channels that are not coded again."""
 
 
 class Talk:
@@ -231,16 +211,13 @@ class Talk:
             torch.zeros(shape, device=grid.device),
         )
         """Symbols, and latents for the synthesis, (tiles * frames, c, places)."""
-        if below := self.part.below:
-            for own, shown in zip(self.maps, below.maps, strict=True):
-                own.copy_(shown)
+        for own, shown in zip(self.maps, self.part.below, strict=False):
+            own.copy_(shown)
 
     def __call__(
         self, channels: slice, places: Tensor, mean: Tensor | None, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
-        end, absent, below = self.part
-        if below is not None and channels.stop <= below.end:
-            return below.group(channels, places)
+        end, absent, _ = self.part
         row = (scale - FIRST_OCTAVE) * ROW_UNIT
         values = [row] if mean is None else [row, mean * PART]
         flat = torch.cat([v.reshape(self.grid.tiles, -1) for v in values], 1)

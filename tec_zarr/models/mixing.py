@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,26 @@ class Send(Protocol):
     def __call__(
         self, channels: slice, places: Tensor, mean: Tensor | None, scale: Tensor
     ) -> tuple[Tensor, Tensor]: ...
+
+
+class Shown(NamedTuple):
+    """Channels that are known before anything is coded."""
+
+    end: int
+    """How many there are: whole groups."""
+
+    known: Tensor
+    """Latents as readers see them, in steps, (n, c, places)."""
+
+    symbols: Tensor
+    """Like them."""
+
+
+def group_of(shown: Shown | None, channels: slice, places: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Latents and symbols of a group, as `Send` returns them; None if it is not shown."""
+    if shown is None or channels.stop > shown.end:
+        return None
+    return shown.known[:, channels, places], shown.symbols[:, channels, places]
 
 
 def slices(sizes: Sequence[int], first: int = 0) -> list[slice]:

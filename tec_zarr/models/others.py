@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tec_zarr.models.layers import Knots
-from tec_zarr.models.mixing import SCALES, Mixed, filmed, logarithm, slices
+from tec_zarr.models.mixing import SCALES, Mixed, filmed, group_of, logarithm, slices
 from tec_zarr.models.recalled import Gates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tec_zarr.models.mixing import Send
+    from tec_zarr.models.mixing import Send, Shown
     from tec_zarr.models.recalled import Dates
 
 
@@ -38,32 +38,50 @@ class Others(nn.Module):
         self.bias = Knots(sum(groups))
 
     def forward(
-        self, send: Send, known: Tensor, position: Tensor, dates: Dates | None = None
+        self,
+        send: Send,
+        known: Tensor,
+        position: Tensor,
+        dates: Dates | None = None,
+        shown: Shown | None = None,
     ) -> Tensor:
         """Code the channels that follow `known` (n, c, y, x); returns them."""
         alike = None if dates is None else self._alike(known, dates)
         places = torch.arange(known[0, 0].numel(), device=known.device)
         logs = logarithm(known)
         state = self.embedded(torch.cat([logs.abs(), logs], 1))
-        bias = self.bias(position)[..., None]
         done: list[Tensor] = []
         for index, part in enumerate(self.slices):
-            seen = filmed(cast("Knots", self.films[index]), state.flatten(2).mT, position).mT
-            seen = self.mixed[index](seen.unflatten(2, known.shape[2:]))
-            scale = self.out[index](seen)
-            own = bias[:, part.start - known.shape[1] : part.stop - known.shape[1]]
-            scale = (scale.flatten(2).to(known.dtype) + own).clamp(*SCALES)
-            mean = None
-            if dates is not None and alike is not None:
-                told = alike + seen.flatten(2).mT.unsqueeze(1)
-                news = dates.maps[:, :, part].flatten(3)
-                mean, more = self.gates[index](told, dates.there, news, position)
-                scale = (scale + more).clamp(*SCALES)
-            decoded, symbols = send(part, places, mean, scale)
+            found = group_of(shown, part, places)
+            if found is None:
+                mean, scale = self._forecast(index, state, position, dates, alike)
+                found = send(part, places, mean, scale)
+            decoded, symbols = found
             done.append(decoded.unflatten(2, known.shape[2:]))
             if index < len(self.told):
                 state = state + self.told[index](logarithm(symbols).abs().view_as(done[-1]))
         return torch.cat(done, 1)
+
+    def _forecast(
+        self,
+        index: int,
+        state: Tensor,
+        position: Tensor,
+        dates: Dates | None,
+        alike: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Mean and scale of a group, as `Send` gets them."""
+        part, first = self.slices[index], self.slices[0].start
+        seen = filmed(cast("Knots", self.films[index]), state.flatten(2).mT, position).mT
+        seen = self.mixed[index](seen.unflatten(2, state.shape[2:]))
+        bias = self.bias(position)[:, part.start - first : part.stop - first, None]
+        scale = (self.out[index](seen).flatten(2).to(bias.dtype) + bias).clamp(*SCALES)
+        if dates is None or alike is None:
+            return None, scale
+        told = alike + seen.flatten(2).mT.unsqueeze(1)
+        news = dates.maps[:, :, part].flatten(3)
+        mean, more = self.gates[index](told, dates.there, news, position)
+        return mean, (scale + more).clamp(*SCALES)
 
     def _alike(self, known: Tensor, dates: Dates) -> Tensor:
         """Features (n, dates, places, d) of how strong channels differ from those of dates."""

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from tec_zarr.models import spectral
-from tec_zarr.models.elic_patch import ROWS, Part, PatchElic, Shown, Talk
+from tec_zarr.models.elic_patch import ROWS, Part, PatchElic, Talk
+from tec_zarr.models.mixing import Shown
 from tec_zarr.models.priors import Coded
 from tec_zarr.models.recalled import Dates
 
@@ -99,16 +100,17 @@ class _Walk:
         """One frame of each series; returns its maps (tiles * series, c, places)."""
         names = self._sent(step, None if given is None else self._chosen(step, given))
         there, shown = names > 0, None
+        maps: tuple[Tensor, ...] = ()
         own = None if given is None else given.unflatten(0, (self.grid.tiles, -1))
         size, absent = self.grid.sizes[0], self.absent[:, step]
         for (coder, end), past in zip(self.layers, self.known, strict=True):
             dates = Dates(self._recalled(past, step, names).to(self.position.dtype), there)
-            part = Part(end, absent, shown)
-            talk = Talk(self.model, coder, self.grid, self.position, own, part)
-            known = self.model.prior(talk, self.count, size, self.position, dates)
-            shown = Shown(end, talk.maps, known)
+            talk = Talk(self.model, coder, self.grid, self.position, own, Part(end, absent, maps))
+            known = self.model.prior(talk, self.count, size, self.position, dates, shown)
+            maps = talk.maps
+            shown = Shown(end, known.flatten(2), maps[0].to(known.dtype))
             past.append(known.float())
-        return talk.maps
+        return maps
 
     def _chosen(self, step: int, given: Tensor) -> Tensor:
         """The most alike earlier dates, (tiles * series, DATES): how many steps back they are."""
