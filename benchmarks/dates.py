@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tec_zarr.evaluate.curves import Curve
     from tec_zarr.evaluate.tally import Series
 
-QUALITIES = np.arange(30, 52.1, 2).tolist()
+QUALITIES = np.arange(30, 48.1, 3).tolist()
 DATES = (1, 2, 4, 8, 12)
 RANGE = (33.0, 46.0)
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tec_zarr.evaluate.sweep import Coded, FrameCodec, Pixels
     from tec_zarr.evaluate.tally import Series
 
-QUALITIES = np.arange(30, 52.1, 2).tolist()
+QUALITIES = np.arange(30, 48.1, 3).tolist()
 DATES = 8
 RANGE = (33.0, 46.0)
 

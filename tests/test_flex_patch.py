@@ -93,6 +93,20 @@ def test_with_all_tokens_in_one_layer_it_is_a_tec_tt() -> None:
     assert torch.equal(one.read().maps[1], other.seen.maps[1])
 
 
+def test_some_layers_are_what_fewer_tokens_at_the_same_step_are(tmp_path: Path) -> None:
+    artifact = neighbour_artifact(PatchFlex, budgets=(1, 2, 3), tokens=(4, 28, 160))
+    steps = np.full_like(artifact.tensors["transform.steps"], 0.2)
+    tensors = {**artifact.tensors, "transform.steps": steps}
+    with at_hand(Artifact(artifact.fields, tensors, artifact.card), tmp_path) as identity:
+        chunks = [encoded(identity, quality) for quality in (1, 2, 3)]
+        for quality, fewer in enumerate(chunks, 1):
+            back = decode_chunk(chunks[-1], quality)
+            assert (np.abs(back.astype(int) - decode_chunk(fewer)) <= 1).all()
+    layers = [container.parse_chunk(chunk)[1][0].layers for chunk in chunks]
+    assert layers[0] == layers[2][:1]
+    assert layers[1] == layers[2][:2]
+
+
 @torch.inference_mode()
 def test_tokens_that_are_not_sent_have_no_symbols() -> None:
     model = cast("PatchFlex", registry.build(neighbour_artifact(PatchFlex, budgets=(3,))))
