@@ -195,6 +195,7 @@ def test_sizes_that_do_not_go_together_are_refused(artifact: Artifact, message: 
         registry.build(Artifact(fields, artifact.tensors, artifact.card))
 
 
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
 def test_the_bundled_model_is_read_at_lower_qualities(tmp_path: Path) -> None:
     frame = sample()["s2"].values[0].astype(np.float64)
     dates = frame * (1 + 0.1 * draw("light", (3, 12, 1, 1))) + 15 * draw("dates", (3, *frame.shape))
