@@ -54,7 +54,8 @@ class Patches(nn.Module):
 
     def position(self, step: Tensor) -> Tensor:
         """Where steps (n,) lie in the span, 0 to 1."""
-        return (torch.log2(step) - self.span[0]) / self.span.diff()
+        span = self.span.to(step.dtype)
+        return (torch.log2(step) - span[0]) / span.diff()
 
     def spectrum(self, frames: Tensor) -> Tensor:
         """DCT coefficients (n, 64, band, places) of frames (n, band, y, x)."""
