@@ -159,8 +159,8 @@ def test_kinds_are_chosen_by_name_or_by_checkpoint(tmp_path: Path) -> None:
     assert kinds.chosen(None, None, path, 5) == own
     with pytest.raises(ConfigError, match="fp in strided layout"):
         kinds.chosen("elic", None, path, 5)
-    with pytest.raises(ConfigError, match="flextec in layout patch cannot be trained"):
-        kinds.chosen("flextec", "patch", None, 5)
+    with pytest.raises(ConfigError, match="flextec in layout strided cannot be trained"):
+        kinds.chosen("flextec", "strided", None, 5)
     torch.save({FIRST: torch.zeros(1, 12, 1, 1)}, tmp_path / "tt.pt")
     with pytest.raises(ModelMismatchError, match="family tt"):
         kinds.chosen(None, None, str(tmp_path / "tt.pt"), 5)
