@@ -184,6 +184,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "of which there are 3": {"budgets": (1, 2)},
     "layers of": {"budgets": (3, 3)},
     "configuration": {"budgets": (0, 3)},
+    "interpreted as an integer": {"tokens": (4.0, 20.0, 168.0)},
 }
 
 

@@ -3,14 +3,15 @@
 A token is a part of the channels at all places (Latent Repacking), strongest first; its quality is
 their number, and a quantisation step that goes with it. Channels that are not sent are forecast.
 
-With budgets a chunk has layers. Each shows what a reader of the layers up to it sees, goes through
-the forecasts again with the channels that the one below it has shown, and remembers its own dates.
+With budgets a chunk has layers. Each takes what the one below it has shown as given, forecasts the
+other channels again, and remembers its own dates: what a reader of the layers up to it sees.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import index
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from tec_zarr.errors import ModelMismatchError
@@ -43,7 +44,7 @@ class PatchFlex(PatchTemporal):
     def __init__(self, config: PatchFlexConfig) -> None:
         super().__init__(config)
         self.budgets = config.budgets
-        self.channels = (0, *accumulate(config.tokens))
+        self.channels = (0, *accumulate(map(index, config.tokens)))
         """How many channels so many tokens are."""
 
     def layers(self, quality: int) -> tuple[float, ...]:

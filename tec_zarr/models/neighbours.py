@@ -72,13 +72,12 @@ class NeighbourPrior(nn.Module):
         earlier ones of the maps, for priors that are `dated`. Channels that are `shown` are not
         sent.
         """
-        known = torch.zeros((count, self.strong, *size), dtype=position.dtype)
-        known = known.to(position.device)
         found = group_of(shown, slice(self.strong), torch.arange(size[0] * size[1]))
         if found is None:
+            known = position.new_zeros((count, self.strong, *size))
             known = self._levels(send, known, position, dates, shown)
         else:
-            known = found[0].view_as(known)
+            known = found[0].unflatten(2, size)
         return torch.cat([known, self.others(send, known, position, dates, shown)], 1)
 
     def _levels(

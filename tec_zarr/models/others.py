@@ -50,11 +50,12 @@ class Others(nn.Module):
         places = torch.arange(known[0, 0].numel(), device=known.device)
         logs = logarithm(known)
         state = self.embedded(torch.cat([logs.abs(), logs], 1))
+        bias = self.bias(position)[..., None]
         done: list[Tensor] = []
         for index, part in enumerate(self.slices):
             found = group_of(shown, part, places)
             if found is None:
-                mean, scale = self._forecast(index, state, position, dates, alike)
+                mean, scale = self._forecast(index, state, position, bias, dates, alike)
                 found = send(part, places, mean, scale)
             decoded, symbols = found
             done.append(decoded.unflatten(2, known.shape[2:]))
@@ -67,6 +68,7 @@ class Others(nn.Module):
         index: int,
         state: Tensor,
         position: Tensor,
+        bias: Tensor,
         dates: Dates | None,
         alike: Tensor | None,
     ) -> tuple[Tensor | None, Tensor]:
@@ -74,8 +76,8 @@ class Others(nn.Module):
         part, first = self.slices[index], self.slices[0].start
         seen = filmed(cast("Knots", self.films[index]), state.flatten(2).mT, position).mT
         seen = self.mixed[index](seen.unflatten(2, state.shape[2:]))
-        bias = self.bias(position)[:, part.start - first : part.stop - first, None]
-        scale = (self.out[index](seen).flatten(2).to(bias.dtype) + bias).clamp(*SCALES)
+        own = bias[:, part.start - first : part.stop - first]
+        scale = (self.out[index](seen).flatten(2).to(bias.dtype) + own).clamp(*SCALES)
         if dates is None or alike is None:
             return None, scale
         told = alike + seen.flatten(2).mT.unsqueeze(1)

@@ -65,7 +65,7 @@ class BundledFlex(BundledTemporal):
     family: str = field(default="flextec", init=False)
 
     tokens: tuple[int, ...] = (32, 8, 8, 16, 24, 24, 48, 64, 64, 96, 64, 64, 64, 48, 32, 112)
-    """Channels of each token: of so many as fit a quality all but 1 % of the gain is in them."""
+    """Channels of each token: those behind a quality's tokens would save less than 1 % there."""
 
     budgets: tuple[int, ...] = (4, 8, 16)
     """Tokens that are known after each layer."""
