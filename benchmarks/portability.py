@@ -4,9 +4,9 @@ A setting is an instruction set, a number of threads, a batch size, a memory lay
 off, a device. Each runs in a process of its own: first some write tiles of real data, then all read
 what each has written. Three variants of the model take part:
 
-    guarded   as it is: networks in float64, a guard band, overrides
-    float32   networks in float32, no guard band
-    noise     float64, no guard band, and noise of 1e-6 of a step on every parameter
+    guarded   as it is: networks in float64 or integers, a guard band, overrides
+    float32   networks in float32, no guard band; not of those in integers
+    noise     as it is, no guard band, and noise of 1e-6 of a step on every parameter
 
 The first one must have no wrong symbol. The others must have some, else the harness sees nothing.
 Printed besides: the largest difference of a parameter over the guard band, and what overrides cost.
@@ -159,7 +159,9 @@ class Bench:
         registry.forget()
         identity = (folder / "identity").read_text("utf-8")
         model: Any = registry.load(identity, torch.device(setting.device))
-        if variant == "float32" and hasattr(model, "prior"):
+        weights = model.prior.parameters() if hasattr(model, "prior") else ()
+        self.doubles = any(weight.dtype == torch.float64 for weight in weights)
+        if variant == "float32" and self.doubles:
             model.prior.float()
         layout = torch.channels_last if setting.channels_last else torch.contiguous_format
         self.model: Model = model.to(memory_format=layout)
@@ -297,6 +299,8 @@ def worker(name: str, task: str, folder: Path) -> None:
     plan = Plan(*json.loads((folder / "plan").read_text("utf-8")))
     for variant in plan.variants(task, name):
         bench = Bench(SETTINGS[name], folder, variant, plan.noise)
+        if variant == "float32" and not bench.doubles:
+            continue
         with torch.inference_mode():
             if task == "write":
                 save(folder / f"{variant}.{name}.written", *bench.write())
@@ -372,6 +376,8 @@ def report(records: list[Any]) -> bool:
     fine = True
     for variant in VARIANTS:
         own = [record for record in pairs if record["variant"] == variant]
+        if not own:
+            continue
         wrong = sum(record["wrong"] for record in own)
         failed = sum(record["wrong"] > 0 for record in own)
         print(f"{variant:8} {wrong:>12} wrong symbols, in {failed} of {len(own)} pairs of settings")

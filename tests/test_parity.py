@@ -13,6 +13,7 @@ from tec_zarr.entropy import exact
 from tec_zarr.entropy.rans import Counter, Decoder, Encoder
 from tec_zarr.models import registry, upstream
 from tec_zarr.models.coding import Checked, Recorder, Replay
+from tests.floats import in_float64
 from tests.golden.parity import FOLDER
 from tests.upstream import (
     LOUD,
@@ -111,7 +112,7 @@ def test_temporal_models_do_what_the_published_package_does(case: str) -> None:
     model = cast("Temporal", registry.build(upstream.convert(state, ORIGIN)))
     code, guard = model.config.sent.index(SENT[case]), Logged()
     frames = torch.from_numpy(series(case, int(golden["picture"])))
-    with torch.inference_mode():
+    with torch.inference_mode(), in_float64():
         checked = Checked(Counter(model.tables, 1), guard, model.tables, 1)
         given = model.analyse(frames, code)
         seen = model.code(checked, given, model.grid(1, STEPS, (128, 128)), code)

@@ -6,7 +6,8 @@
 
 Mentzer et al., VCT (NeurIPS 2022). Windows go in parallel, their tokens in sequence. A token that
 is not sent becomes the forecast, its mean rounded, for writers and readers alike. The networks are
-between bitstream and integers: they run in float64, and latents are integers as soon as known.
+between bitstream and integers: they compute the same on every machine (`integers`), up to the last
+logarithm, and latents are integers as soon as known.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from tec_zarr.models.integers import LayerNorm, Linear
 from tec_zarr.models.priors import Coded
 from tec_zarr.models.transformer import EPSILON, Decoder, Encoder
 from tec_zarr.models.windows import MARGIN, SIDE, from_windows, repacked, surroundings, to_windows
+from tec_zarr.runtime import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,14 +42,14 @@ TOKENS = SIDE**2
 AROUND = (SIDE + 2 * MARGIN) ** 2
 """Tokens of a window and its margin, in a past frame."""
 
-LATENT_SCALE = 35.0
-"""Latents are divided by it before they are embedded: upstream's _LATENT_NORM_FAC."""
+LATENT_SHARE = 1 / 35
+"""What latents are multiplied by before they are embedded: upstream's _LATENT_NORM_FAC."""
 
 FINE = 100
 """Means are known in this part of a quantisation step."""
 
-AT_ONCE = 32
-"""Windows that go through an encoder together; bounds its memory."""
+AT_ONCE = 512
+"""Tokens that go through an encoder together: what they need stays near the processor."""
 
 
 class SequencePrior(nn.Module):
@@ -57,8 +60,8 @@ class SequencePrior(nn.Module):
         self.config = config
         width, latents, shape = config.width, config.latents, (config.heads, config.expansion)
         self.start, self.first = (nn.Parameter(torch.zeros(latents)) for _ in range(2))
-        self.embed_past, self.embed = (nn.Linear(latents, width) for _ in range(2))
-        self.norm = nn.LayerNorm(width, EPSILON)
+        self.embed_past, self.embed = (Linear(latents, width) for _ in range(2))
+        self.norm = LayerNorm(width, EPSILON)
         self.place_past = nn.Parameter(torch.zeros(AROUND, width))
         self.place_joint = nn.Parameter(torch.zeros(2 * AROUND, width))
         self.place = nn.Parameter(torch.zeros(TOKENS, width))
@@ -66,7 +69,6 @@ class SequencePrior(nn.Module):
         self.past, self.joint = Encoder(past, width, *shape), Encoder(joint, width, *shape)
         self.decoder = Decoder(decoder, width, *shape)
         self.mean, self.scale = (_head(width, latents) for _ in range(2))
-        self.double()
 
     def code(self, coder: GuardedCoder, latents: Tensor | None, grid: Grid, sent: Tensor) -> Coded:
         """Write latents (tiles, frames, c, y, x), int32, or read them if None.
@@ -106,7 +108,7 @@ class SequencePrior(nn.Module):
 
     def encoded(self, latents: Tensor) -> Tensor:
         """What past frames (n, c, y, x) tell each window: (n * windows, tokens around, width)."""
-        around = surroundings(latents.to(self.start.dtype) / LATENT_SCALE).flatten(0, 1)
+        around = surroundings(latents.float() * LATENT_SHARE).flatten(0, 1)
         around = repacked(around) if self.config.repacked else around
         return _in_parts(
             lambda x: self.past(self.norm(self.embed_past(x)) + self.place_past), around
@@ -128,7 +130,7 @@ class SequencePrior(nn.Module):
 
         `before` (windows, tokens, c) is what came before each of them.
         """
-        embedded = self.norm(self.embed(before.to(self.first.dtype) / LATENT_SCALE))
+        embedded = self.norm(self.embed(before.float() * LATENT_SHARE))
         return self.decoder(embedded + self.place[index : index + before.shape[1]], memories)
 
     def steps(self, features: Tensor) -> Tensor:
@@ -137,9 +139,8 @@ class SequencePrior(nn.Module):
         Half a hundredth is taken off, so that the nearest integer is the one below the mean: the
         parts of a step and its nearest integer then have borders in common.
         """
-        return torch.stack(
-            [self.config.place_of(self.scale(features)), FINE * self.mean(features) - 0.5], 1
-        )
+        scale, mean = self.scale(features).double(), self.mean(features).double()
+        return torch.stack([self.config.place_of(scale), FINE * mean - 0.5], 1)
 
 
 @dataclass
@@ -157,13 +158,13 @@ class _Line:
     """(windows, c) each."""
 
     features: list[Tensor] = field(default_factory=list)
-    """(windows, width) each, in float32."""
+    """(windows, width) each."""
 
     def add(self, token: Tensor, seen: Tensor) -> None:
         """The next token, and its features where there is data."""
         self.tokens.append(token)
-        self.features.append(seen.new_zeros((len(token), seen.shape[1]), dtype=torch.float32))
-        self.features[-1][self.there] = seen.float()
+        self.features.append(seen.new_zeros((len(token), seen.shape[1])))
+        self.features[-1][self.there] = seen
         self.before = token[self.there]
 
     def copy(self) -> _Line:
@@ -250,7 +251,7 @@ class _Walk:
         steps = self.prior.steps(seen)
         values = torch.zeros((len(there), *steps.shape[1:]), dtype=torch.float64)
         values = values.to(seen.device)
-        values[there] = steps.double()
+        values[there] = steps
         whole = coder.guard(values.view(self.tiles, -1)).view(values.shape)
         place, mean = whole[:, 0].long().clamp_(0, len(self.bins) - 1), whole[:, 1]
         # Below the mean if the token is sent, next to it if it is not: integers all the way.
@@ -275,11 +276,12 @@ class _Walk:
 
 def _head(width: int, latents: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(width, width), nn.LeakyReLU(),
-        nn.Linear(width, width), nn.LeakyReLU(),
-        nn.Linear(width, latents),
+        Linear(width, width), nn.LeakyReLU(),
+        Linear(width, width), nn.LeakyReLU(),
+        Linear(width, latents),
     )  # fmt: skip
 
 
 def _in_parts(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
-    return torch.cat([network(part) for part in windows.split(AT_ONCE)])
+    parts = windows.split(max(1, AT_ONCE // windows.shape[1]))
+    return torch.cat(side_by_side(network, parts))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.blocks import Rectified, ResidualUnit, analysis, synthesis
 from tec_zarr.models.contexts import rounded
+from tec_zarr.models.integers import prepare
 from tec_zarr.models.model import Sideless, configured, packed, restored
 from tec_zarr.models.priors import Coded, Grid
 from tec_zarr.models.sequence import AROUND, FINE, TOKENS, SequencePrior
@@ -150,8 +151,9 @@ class Temporal(Sideless):
             raise ModelMismatchError(f"{len(certain)} table rows do not fit the model")
         if model.tables.offsets[rows]:
             raise ModelMismatchError("the certain row of the tables is not that of zero")
-        model.prior.double()
-        return model.to(device or torch.device("cpu"))
+        model = model.to(device or torch.device("cpu"))
+        prepare(model.prior)
+        return model
 
     def to_artifact(self, card: Mapping[str, Any]) -> Artifact:
         """Pack the model; weights become float32."""

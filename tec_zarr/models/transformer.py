@@ -1,6 +1,7 @@
 """Transformers that keep the keys and values of what they have seen. Tensors: (n, tokens, width).
 
-Pre-norm blocks (Vaswani et al. 2017, Xiong et al. 2020): x + attention, then x + perceptron.
+Pre-norm blocks (Vaswani et al. 2017, Xiong et al. 2020): x + attention, then x + perceptron. They
+compute the same on every machine (`integers`), and are not for training.
 """
 
 from __future__ import annotations
@@ -10,9 +11,24 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import nn
-from torch.nn import functional
+
+from tec_zarr.models.integers import (
+    KEY,
+    KEYS,
+    VALUE,
+    VALUES,
+    Digits,
+    Gelu,
+    LayerNorm,
+    Linear,
+    attended,
+    digits,
+    whole,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 EPSILON = 1e-6
@@ -20,7 +36,7 @@ EPSILON = 1e-6
 
 
 class Pairs(NamedTuple):
-    """What a query may attend to; each is (n or 1, heads, tokens, width / heads)."""
+    """What a query may attend to: integers, float64 (n or 1, heads, tokens, width / heads)."""
 
     keys: Tensor
     values: Tensor
@@ -36,25 +52,30 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
 
-    def pairs(self, x: Tensor) -> Pairs:
-        """Keys and values of tokens."""
-        return Pairs(self._split(self.key(x)), self._split(self.value(x)))
+    def pairs(self, x: Digits, size: Sequence[int]) -> Pairs:
+        """Keys and values of rows, which are the tokens of sequences: `size` is (n, tokens)."""
+        return Pairs(
+            self._split(whole(self.key.of(x), KEY, KEYS), size),
+            self._split(whole(self.value.of(x), VALUE, VALUES), size),
+        )
 
-    def forward(self, x: Tensor, pairs: Pairs, seen: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Digits, size: Sequence[int], pairs: Pairs, seen: Tensor | None = None
+    ) -> Tensor:
         """`seen` (queries, keys) says what each token may attend to; None: to all."""
-        query = self._split(self.query(x))
-        if len(pairs.keys) < len(x):  # all share what they see: as if they were one sequence
+        query = self._split(whole(self.query.of(x), KEY, KEYS), size)
+        if len(pairs.keys) < size[0]:  # all share what they see: as if they were one sequence
             together = query.transpose(0, 1).flatten(1, 2)[None]
-            found = functional.scaled_dot_product_attention(together, *pairs)
-            found = found[0].unflatten(1, (len(x), -1)).transpose(0, 1)
+            found = attended(together, *pairs, None)[0].unflatten(1, size).transpose(0, 1)
         else:
-            found = functional.scaled_dot_product_attention(query, *pairs, attn_mask=seen)
+            found = attended(query, *pairs, seen)
         return self.out(found.transpose(1, 2).flatten(2))
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+    def _split(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        parts = x.view(*size, self.heads, x.shape[1] // self.heads)
+        return parts.transpose(1, 2).contiguous()
 
 
 class Block(nn.Module):
@@ -62,20 +83,19 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, expansion: int) -> None:
         super().__init__()
-        self.before = nn.LayerNorm(width, EPSILON)
+        self.before = LayerNorm(width, EPSILON)
         self.attention = Attention(width, heads)
-        self.between = nn.LayerNorm(width, EPSILON)
+        self.between = LayerNorm(width, EPSILON)
         inside = expansion * width
-        self.perceptron = nn.Sequential(
-            nn.Linear(width, inside), nn.GELU(), nn.Linear(inside, width)
-        )
+        self.perceptron = nn.Sequential(Linear(width, inside), Gelu(), Linear(inside, width))
 
-    def pairs(self, x: Tensor) -> Pairs:
-        """What later tokens may see of these."""
-        return self.attention.pairs(self.before(x))
+    def rows(self, x: Tensor) -> Digits:
+        """What attention sees of tokens."""
+        return digits(self.before(x).flatten(0, 1))
 
-    def forward(self, x: Tensor, pairs: Pairs, seen: Tensor | None = None) -> Tensor:
-        x = x + self.attention(self.before(x), pairs, seen)
+    def forward(self, x: Tensor, rows: Digits, pairs: Pairs, seen: Tensor | None = None) -> Tensor:
+        """`rows` are those of `x`; `pairs`, what they may see."""
+        x = x + self.attention(rows, x.shape[:2], pairs, seen)
         return x + self.perceptron(self.between(x))
 
 
@@ -99,7 +119,8 @@ class Encoder(Layers):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.blocks():
             for block in layer:
-                x = block(x, block.pairs(x))
+                rows = block.rows(x)
+                x = block(x, rows, block.attention.pairs(rows, x.shape[:2]))
         return x
 
 
@@ -117,15 +138,18 @@ class Decoder(Layers):
 
     def memories(self, context: Tensor) -> list[Memory]:
         """Where to begin, given context (n or 1, tokens, width)."""
-        return [Memory(across.attention.pairs(context)) for _, across in self.blocks()]
+        rows, size = digits(context.flatten(0, 1)), context.shape[:2]
+        return [Memory(across.attention.pairs(rows, size)) for _, across in self.blocks()]
 
     def forward(self, x: Tensor, memories: list[Memory]) -> Tensor:
         """The next tokens of each sequence, (n, tokens, width); `memories` learn them."""
         for (own, across), memory in zip(self.blocks(), memories, strict=True):
-            pairs = own.pairs(x)
+            rows = own.rows(x)
+            pairs = own.attention.pairs(rows, x.shape[:2])
             memory.past = pairs if memory.past is None else memory.past.and_then(pairs)
             known, later = memory.past.keys.shape[2], x.shape[1]
             shape = torch.ones((later, known), dtype=torch.bool, device=x.device)
             seen = None if later == 1 else shape.tril(known - later)
-            x = across(own(x, memory.past, seen), memory.context)
+            x = own(x, rows, memory.past, seen)
+            x = across(x, across.rows(x), memory.context)
         return x

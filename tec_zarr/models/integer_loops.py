@@ -1,0 +1,143 @@
+"""Loops over rows, to be compiled; `integers` does the same by torch, to the last bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tec_zarr.compiled import compiled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rows = NDArray[Any]
+
+
+def _split(
+    x: Rows, high: Rows, low: Rows, unit: Rows,
+    largest: np.float32, least: np.float32, most: np.float32,
+) -> None:  # fmt: skip
+    """Digits of rows `x`, and their units."""
+    part, base, top = np.float32(1 / largest), np.float32(128), np.empty(1, np.int32)
+    for row in range(x.shape[0]):
+        # Magnitudes of floats are in the order of their bits, and a loop takes many bits at a time.
+        bits, most_bits = x[row].view(np.int32), np.int32(0)
+        for k in range(len(bits)):
+            most_bits = max(most_bits, bits[k] & np.int32(0x7FFFFFFF))
+        top[0] = most_bits
+        one = min(max(top.view(np.float32)[0], least), most) * part
+        unit[row] = one
+        for k in range(len(bits)):
+            number = min(max(np.rint(x[row, k] / one), -largest), largest)
+            digit = np.rint(number / base)
+            high[row, k] = np.int8(np.int32(digit))
+            low[row, k] = np.int8(np.int32(number - digit * base))
+
+
+def _settle(
+    first: Rows, low: Rows, unit: Rows, column_unit: Rows, bias: Rows, out: Rows, base: np.float32
+) -> None:
+    """Rows of float32 from products of digits; `first` has the mixed ones, then the high ones."""
+    count = out.shape[1]
+    for row in range(out.shape[0]):
+        one = unit[row]
+        for k in range(count):
+            high = np.float32(first[row, count + k]) * base
+            number = high + np.float32(np.int32(first[row, k] + low[row, k]))
+            out[row, k] = number * one * column_unit[k] + bias[k]
+
+
+def _normalise(x: Rows, weight: Rows, bias: Rows, out: Rows, epsilon: np.float32) -> None:
+    """Layer normalisation of rows; sums by halves."""
+    count = x.shape[1]
+    share = np.float32(1 / count)
+    size = 1
+    while size < count:
+        size *= 2
+    apart, parts = np.empty(count, np.float32), np.empty(size, np.float32)
+    for row in range(x.shape[0]):
+        for k in range(count):
+            parts[k] = x[row, k]
+        mean = _half(parts, count, size) * share
+        for k in range(count):
+            apart[k] = x[row, k] - mean
+            parts[k] = apart[k] * apart[k]
+        spread = np.sqrt(_half(parts, count, size) * share + epsilon)
+        for k in range(count):
+            out[row, k] = apart[k] / spread * weight[k] + bias[k]
+
+
+def _half_of(parts: Rows, count: int, size: int) -> np.float32:
+    """The sum of the first `count` parts, by halves; they are overwritten."""
+    while size > 1:
+        size //= 2
+        for k in range(count - size):
+            parts[k] += parts[size + k]
+        count = size
+    return parts[0]
+
+
+def _bend(x: Rows, out: Rows, factors: Rows) -> None:
+    """GELU of all values; see `integers.Gelu`."""
+    flat, found = x.ravel(), out.ravel()
+    one, half, share = np.float32(1), np.float32(1 / 2), np.float32(1 / 128)
+    third, fourth, fifth = np.float32(1 / 3), np.float32(1 / 4), np.float32(1 / 5)
+    sixth = np.float32(1 / 6)
+    p, a, b, c, d, f = factors
+    for k in range(len(flat)):
+        value = flat[k]
+        t = one / (one + p * abs(value))
+        tail = t * (a + t * (b + t * (c + t * (d + t * f))))
+        t = min(value * value * share, half)
+        e = one - t * sixth
+        e = one - t * fifth * e
+        e = one - t * fourth * e
+        e = one - t * third * e
+        e = one - t * half * e
+        e = one - t * e
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        e *= e
+        tail *= e
+        found[k] = value * (tail if value < 0 else one - tail)
+
+
+def _weigh(scores: Rows, best: Rows, total: Rows, scale: float) -> None:
+    """Scores become weights, and `total` their sums; see `integers.attended`."""
+    one, half, third, fourth = (
+        np.float32(1),
+        np.float32(1 / 2),
+        np.float32(1 / 3),
+        np.float32(1 / 4),
+    )
+    fifth, sixth, seventh = np.float32(1 / 5), np.float32(1 / 6), np.float32(1 / 7)
+    certain = np.float32(65536)
+    for row in range(scores.shape[0]):
+        added = np.int64(0)
+        for k in range(scores.shape[1]):
+            t = min(np.float32((best[row] - scores[row, k]) * scale), half)
+            e = one - t * seventh
+            e = one - t * sixth * e
+            e = one - t * fifth * e
+            e = one - t * fourth * e
+            e = one - t * third * e
+            e = one - t * half * e
+            e = one - t * e
+            e *= e
+            e *= e
+            e *= e
+            e *= e
+            e *= e
+            weight = np.int32(np.rint(e * certain))
+            added += weight
+            scores[row, k] = weight
+        total[row] = added
+
+
+_half = compiled(_half_of) or _half_of
+split, settle, normalise = compiled(_split), compiled(_settle), compiled(_normalise)
+bend, weigh = compiled(_bend), compiled(_weigh)
