@@ -7,7 +7,9 @@ The environment is that of tests/golden/parity/make.py. Both sides get the same 
 frames and number of threads, each in a process that waits while the other works. What is timed is
 all of it, network and coder: `encode_chunk` and `decode_chunk` here, `compress` and `decompress`
 there. The first frame of a series has nothing before it and costs less here, so that series of one
-frame and of several are measured, and the difference is what each later frame costs.
+frame and of several are measured, and the difference is what each later frame costs. Published
+models were trained on series of four. With `--tiles` a chunk has several side by side: ours go
+through the network together, the package takes one after another.
 
 Bytes are not compared: what random weights forecast is far from any frame. Reading checks the
 checksums of all integers that writing made. Fails if a process of ours ever had more than 12 GB.
@@ -94,10 +96,11 @@ class Measured:
     side: Side
     peak: int
 
-    def seconds(self, task: str, frames: int) -> tuple[float, float]:
-        """Of the first frame, and of each later one; NaN if there is none."""
+    def seconds(self, task: str, frames: int) -> tuple[float, float, float]:
+        """Of the first frame, of each later one (NaN if there is none), and of the series."""
         first, all_of_them = (self.side.times[task, number] for number in (1, frames))
-        return first, (all_of_them - first) / (frames - 1) if frames > 1 else math.nan
+        later = (all_of_them - first) / (frames - 1) if frames > 1 else math.nan
+        return first, later, all_of_them
 
 
 def main() -> int:
@@ -110,7 +113,7 @@ def main() -> int:
     worst = 0
     for case in [*QUALITY][: 2 if options.ours_only else 1]:
         with tempfile.TemporaryDirectory() as folder:
-            save_frames(Path(folder), options.frames, options.size)
+            save_frames(Path(folder), options)
             found = compare(case, Path(folder), options)
         report(case, found, options)
         worst = max(worst, found[0].peak)
@@ -122,8 +125,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--terracodec-python", type=Path, help="a Python that has terracodec")
     parser.add_argument("--ours-only", action="store_true", help="TEC-TT and FlexTEC of ours alone")
-    parser.add_argument("--frames", type=int, default=3, help="of the longer series")
-    parser.add_argument("--size", type=int, default=256, help="side of a frame in pixels")
+    parser.add_argument("--frames", type=int, default=4, help="of the longer series")
+    parser.add_argument("--tiles", type=int, default=1, help="of a frame, side by side")
+    parser.add_argument("--size", type=int, default=256, help="side of a tile in pixels")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
@@ -133,11 +137,11 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def save_frames(folder: Path, frames: int, size: int) -> None:
+def save_frames(folder: Path, options: argparse.Namespace) -> None:
     """Hills with noise, step by step: as digital numbers, and normalised as networks take them."""
-    random = np.random.default_rng(0)
-    hills = np.cumsum(random.normal(0, 0.25, (1, 12, size, size)), -1)
-    normalised = hills + random.normal(0, 0.3, (frames, 12, size, size))
+    random, size = np.random.default_rng(0), (options.size, options.tiles * options.size)
+    hills = np.cumsum(random.normal(0, 0.25, (1, 12, *size)), -1)
+    normalised = hills + random.normal(0, 0.3, (options.frames, 12, *size))
     mean, std = statistics()
     chunk = (normalised * std + mean).round().clip(0, 65535).astype(np.uint16)
     np.save(folder / "chunk.npy", chunk)
@@ -181,15 +185,16 @@ def agree(folder: Path) -> None:
 def report(case: str, measured: Sequence[Measured], options: argparse.Namespace) -> None:
     """Print the lines of a case."""
     torches = ", ".join(f"{one.name} with torch {one.side.torch}" for one in measured)
-    print(f"\n{case}, {options.size} x {options.size}, {options.threads} threads: seconds a frame")
-    print(f"  {torches}")
-    print(f"  {'':12}{'write':>18}{'read':>18}{'ready':>8}{'memory':>10}")
-    print(f"  {'':12}{'first':>9}{'later':>9}{'first':>9}{'later':>9}")
-    rows = [
-        np.concatenate([one.seconds(task, options.frames) for task in TASKS]) for one in measured
-    ]
-    for one, row in zip(measured, rows, strict=True):
-        said = "".join(f"{seconds:9.2f}" for seconds in row)
+    size = f"{options.size} x {options.tiles * options.size}"
+    print(f"\n{case}, {size}, {options.threads} threads: seconds of the first frame, of each later")
+    print(f"one, and of a series of {options.frames}; {torches}")
+    print(f"  {'':12}{'write':>27}{'read':>27}{'both':>9}{'ready':>8}{'memory':>10}")
+    print(f"  {'':12}" + f"{'first':>9}{'later':>9}{'series':>9}" * 2 + f"{'series':>9}")
+    rows = []
+    for one in measured:
+        written, read = (one.seconds(task, options.frames) for task in TASKS)
+        rows.append(np.array([*written, *read, written[-1] + read[-1]]))
+        said = "".join(f"{seconds:9.2f}" for seconds in rows[-1])
         print(f"  {one.name:12}{said}{one.side.ready:8.1f}{one.peak / 1e9:7.2f} GB")
     if len(rows) == 2:
         times = rows[1] / rows[0]

@@ -34,19 +34,20 @@ def main() -> None:
     torch.set_num_threads(threads)
     frames = torch.from_numpy(np.load(folder / "frames.npy"))
     with redirect_stdout(sys.stderr):
-        model = model_of(case, frames.shape[-1])
+        model = model_of(case, frames.shape[-2])
     payloads = {}
     print(json.dumps({"torch": torch.__version__}), flush=True)
     for line in sys.stdin:
         action, number = line.split()
         begin = time.perf_counter()
         if action == "write":
-            payloads[number] = model.compress(frames[: int(number)])
+            tiles = frames[: int(number)].split(frames.shape[-2], -1)
+            payloads[number] = [model.compress(tile.contiguous()) for tile in tiles]
         else:
-            back = model.decompress(payloads[number])
+            back = [model.decompress(payload)[0] for payload in payloads[number]]
         seconds = time.perf_counter() - begin
         if action == "read":
-            np.save(folder / f"theirs-{number}.npy", back[0].numpy())
+            np.save(folder / f"theirs-{number}.npy", torch.cat(back, -1).numpy())
         print(json.dumps({"seconds": seconds}), flush=True)
 
 
