@@ -206,6 +206,7 @@ def test_chunks_come_back_with_nodata_and_series(named: str) -> None:
         {"sent": (17,)},
         {"sent": (1, 2)},
         {"heads": 5},
+        {"heads": 1, "width": 129},
         {"width": 16},
         {"repacked": 1, "latents": 13},
         {"repacked": True},

@@ -52,8 +52,11 @@ ERROR = (0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.0614
 TAIL = np.array([ERROR[0] * math.sqrt(0.5), *(a / 2 for a in ERROR[1:])], np.float32)
 """The same of what a normal distribution has beyond x."""
 
+WIDEST = 128
+"""Features that a head may have."""
+
 KEY, KEYS = 2.0**13, 2.0**23
-"""Integers of a unit in keys and queries, and the largest: sums of 128 products stay exact."""
+"""Integers of a unit in keys and queries, and the largest: sums of `WIDEST` products are exact."""
 
 VALUE, VALUES = 2.0**19, 2.0**29
 """The same for values, whose sums are over up to 256 keys."""

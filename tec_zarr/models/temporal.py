@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.blocks import Rectified, ResidualUnit, analysis, synthesis
 from tec_zarr.models.contexts import rounded
-from tec_zarr.models.integers import prepare
+from tec_zarr.models.integers import WIDEST, prepare
 from tec_zarr.models.model import Sideless, configured, packed, restored
 from tec_zarr.models.priors import Coded, Grid
 from tec_zarr.models.sequence import AROUND, FINE, TOKENS, SequencePrior
@@ -173,7 +173,7 @@ def _check(config: TemporalConfig) -> None:
         )
     if config.repacked and config.latents % AROUND:
         raise ModelMismatchError(f"{config.latents} channels to be repacked into {AROUND} tokens")
-    if config.width % config.heads:
+    if config.width % config.heads or config.width > WIDEST * config.heads:
         raise ModelMismatchError(f"{config.heads} heads do not divide {config.width} features")
 
 
