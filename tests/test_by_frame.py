@@ -12,10 +12,12 @@ import pytest
 import torch
 import xarray as xr
 import zarr
+from typer.testing import CliRunner
 from zarr.storage import MemoryStore
 
 import tec_zarr
 from tec_zarr import TEC, TecConfig, TECSerializer, container, encoding, runtime, sample
+from tec_zarr.cli.app import app
 from tec_zarr.codec import check_config, decode_chunk, decode_window, encode_chunk, plan_layers
 from tec_zarr.errors import ChecksumError, ConfigError, FormatError, TecError
 from tec_zarr.models import registry, spectral
@@ -28,9 +30,11 @@ from tests.draws import draw
 from tests.golden.make import scene
 from tests.golden.symbols import integers_of
 from tests.tiny import at_hand, neighbour_artifact, temporal_artifact
+from tests.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -163,7 +167,7 @@ def test_the_integers_of_every_layer_are_checked(kind: Kind, layer: int) -> None
 
 @pytest.mark.parametrize("patch", [True, False], ids=["patch", "strided"])
 def test_at_one_step_layers_are_what_is_encoded_with_their_tokens(
-    patch: bool, tmp_path: Any
+    patch: bool, tmp_path: Path
 ) -> None:
     """At the same quantisation step: a layer of some tokens is the chunk of at most as many."""
     if patch:
@@ -237,6 +241,25 @@ def test_dates_are_scaled_to_the_step_of_the_frame() -> None:
     ratio = model.transform.steps[0].double() / model.transform.steps[2].double()
     assert torch.equal(apart._turned([past], 1, 0), alike._turned([past], 1, 0) * ratio)
     assert torch.equal(apart._turned([past], 0, 0), alike._turned([past], 0, 0))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("noise", [1e-15, 1e-3])
+def test_last_bits_of_networks_do_not_matter(noise: float) -> None:
+    """Another machine: weights that differ in the last bits of float64; far more is noticed."""
+    artifact = neighbour_artifact(PatchFlex, budgets=(3,))
+    model, other = (
+        cast("PatchFlex", registry.build(artifact)).by_frame((1, 0, 2, 1)) for _ in range(2)
+    )
+    for name, value in other.prior.named_parameters():
+        value.mul_(1 + noise * torch.from_numpy(draw(name, tuple(value.shape))).double())
+    frames = torch.from_numpy(np.cumsum(draw("hills", (1, 4, 3, 24, 40), 0.2), -1))
+    written = Written(model, model.analyse(frames, 2), model.grid(1, 4, (24, 40)), 2)
+    if noise < 1e-9:
+        assert torch.equal(written.read(other).maps[0], written.seen.maps[0])
+        return
+    with pytest.raises((FormatError, AssertionError)):
+        written.read(other)
 
 
 def test_a_model_by_frame_leaves_the_model_as_it_was(kind: Kind) -> None:
@@ -433,6 +456,17 @@ def test_parts_are_appended_at_the_qualities_of_the_store(layered: str) -> None:
     config = TecConfig(model=layered, quality=(16, 2), tile=64)
     expected = decode_chunk(encode_chunk(rest["s2"].values, config))
     assert alike(xr.open_zarr(store)["s2"][2:].values, expected)
+
+
+def test_archives_tell_of_their_qualities_and_carry_the_model(layered: str, tmp_path: Path) -> None:
+    place = tmp_path / "cube.zarr"
+    cube = dataset((2, 12, 64, 64))
+    cube.tec.to_zarr(place, model=layered, quality=(16, 2), tile=64, embed_model=True)
+    assert layered in str(list((place / "tec_zarr_models").iterdir()))
+    chunk = place / "s2" / "c" / "0" / "0" / "0" / "0"
+    for path, told in ((place, "at quality 16, 2,"), (chunk, "15, 1")):
+        result = CliRunner().invoke(app, ["info", str(path)])
+        assert told in result.output
 
 
 def test_a_store_is_opened_at_one_quality(layered: str) -> None:
