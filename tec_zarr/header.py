@@ -193,7 +193,8 @@ def parse_header(reader: Reader, flags: Flags) -> Header:
     if not flags & Flags.CONSTANT:
         fields |= _model_fields(reader, flags, len(fields["bands"]))
         if flags & Flags.FRAMES:
-            fields["lower"] = _lower(reader, steps_in(fields["shape"]))
+            steps = steps_in(fields["shape"])
+            fields["lower"] = tuple(reader.varint() for _ in range(steps))
     elif flags & (Flags.REPLICATION | Flags.BOUND | Flags.ACHIEVED | Flags.FRAMES):
         raise FormatError("a constant chunk has fields of a model")
     try:
@@ -254,13 +255,6 @@ def _model_fields(reader: Reader, flags: Flags, count: int) -> dict[str, Any]:
         fields["achieved"] = Achieved(*reader.unpack(ACHIEVED))
     side, fields["quality"], fields["artifact"] = reader.unpack(MODEL)
     return fields | {"tile": 64 * side}
-
-
-def _lower(reader: Reader, steps: int) -> tuple[int, ...]:
-    lower = tuple(reader.varint() for _ in range(steps))
-    if not any(lower):
-        raise FormatError("one quality code for all steps, told step by step")
-    return lower
 
 
 def _check_size(size: int) -> None:

@@ -34,8 +34,8 @@ def check_qualities(config: TecConfig, shape: Sequence[int]) -> None:
     count, steps = len(config.qualities), steps_in(shape)
     if isinstance(config.quality, tuple) and count != steps:
         raise ConfigError(
-            f"quality has {count} numbers, but a chunk has {steps} steps along the axis before the"
-            f" bands: give {steps}, or one number for all, or choose chunks of {count} steps"
+            f"quality has {count} numbers, but chunks are {steps} long on the axis before the bands"
+            f" (time): give one for each step, or one for all, or choose chunks of {count} steps"
         )
     if len(set(config.qualities)) > 1 and _family(config.model) not in (None, FLEXTEC):
         able = " and ".join(name for name in (*cards(), *releases()) if _family(name) == FLEXTEC)

@@ -351,11 +351,11 @@ def test_what_is_no_quality_is_refused(quality: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("model", "quality", "shape", "message"),
     [
-        ("flextec-s2l2a", (16, 8), (3, 12, 64, 64), "2 numbers, but a chunk has 3 steps"),
+        ("flextec-s2l2a", (16, 8), (3, 12, 64, 64), "2 numbers, but chunks are 3 long"),
         ("flextec-s2l2a", (16, 8), (3, 12, 64, 64), "choose chunks of 2 steps"),
-        ("flextec-s2l2a", (8,) * 4, (3, 12, 64, 64), "4 numbers, but a chunk has 3 steps"),
-        ("flextec-s2l2a", (16, 8), (2, 1, 12, 64, 64), "2 numbers, but a chunk has 1 steps"),
-        ("flextec-s2l2a", (16, 8), (12, 64, 64), "2 numbers, but a chunk has 1 steps"),
+        ("flextec-s2l2a", (8,) * 4, (3, 12, 64, 64), "4 numbers, but chunks are 3 long"),
+        ("flextec-s2l2a", (16, 8), (2, 1, 12, 64, 64), "2 numbers, but chunks are 1 long"),
+        ("flextec-s2l2a", (16, 8), (12, 64, 64), "2 numbers, but chunks are 1 long"),
         ("tec-fp-s2l2a", (44, 40), (2, 12, 64, 64), "flextec-s2l2a and flextec_v1_s2l2a can"),
         ("tec-tt-s2l2a", (44, 40), (2, 12, 64, 64), "has one quality for all frames"),
         ("tec-elic-s2l2a", (40, 44), (2, 12, 64, 64), "has one quality for all frames"),
@@ -433,16 +433,16 @@ def test_plain_arrays_take_the_codec(layered: str, zarr_format: Literal[2, 3]) -
     assert alike(again[:2], first)
     assert again[2].any()
     if zarr_format == 3:
-        with pytest.raises(ConfigError, match="2 numbers, but a chunk has 3 steps"):
+        with pytest.raises(ConfigError, match="2 numbers, but chunks are 3 long"):
             zarr.create_array(MemoryStore(), chunks=(3, 12, 64, 64), **shapes, **kind)
 
 
 def test_chunks_have_a_step_for_each_quality() -> None:
     told = encoding(dataset(LAST), model="flextec-s2l2a", quality=[16, 4, 4])["s2"]
     assert told["chunks"] == (3, 12, 64, 64)
-    with pytest.raises(ConfigError, match="3 numbers, but a chunk has 2 steps"):
+    with pytest.raises(ConfigError, match="3 numbers, but chunks are 2 long"):
         encoding(dataset(LAST), model="flextec-s2l2a", quality=[16, 4, 4], chunks={"time": 2})
-    with pytest.raises(ConfigError, match="3 numbers, but a chunk has 2 steps"):
+    with pytest.raises(ConfigError, match="3 numbers, but chunks are 2 long"):
         encoding(dataset((2, *LAST[1:])), model="flextec-s2l2a", quality=[16, 4, 4])
 
 

@@ -103,10 +103,8 @@ class _Walk:
         maps: tuple[Tensor, ...] = ()
         own = None if given is None else given.unflatten(0, (self.grid.tiles, -1))
         size, absent = self.grid.sizes[0], self.absent[:, step]
-        position, most = (
-            self.model.position(self.codes[step]),
-            self.model.ends(self.codes[step])[-1],
-        )
+        code = self.codes[step]
+        position, most = self.model.position(code), self.model.ends(code)[-1]
         for (coder, end), past in zip(self.layers, self.known, strict=True):
             dates = Dates(self._recalled(past, step, names).to(position.dtype), there)
             part = Part(min(end, most), absent, maps)
