@@ -59,7 +59,7 @@ def carry(
 
     options: Any = {"storage_options": storage_options and dict(storage_options)}
     parent = zarr.open_group(place, mode="r+", path=group, **options)
-    wanted = {(codec.model, codec.quality) for codec in codecs}
+    wanted = {(codec.model, max(codec.qualities)) for codec in codecs}
     known, fresh = set(), False
     for model, quality in sorted(wanted):
         identity, data = registry.content(model, quality)

@@ -17,7 +17,7 @@ from tec_zarr.cards import card, cards
 from tec_zarr.container import Achieved, Front, Header, TileData
 from tec_zarr.errors import ConfigError, FormatError
 from tec_zarr.header import stored_value
-from tec_zarr.layout import STEPS
+from tec_zarr.qualities import check_qualities, codes_of
 from tec_zarr.releases import releases
 from tec_zarr.window import Selection, Window, batches, cut, needed
 
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from tec_zarr.models.model import Model
     from tec_zarr.models.pixels import Units
     from tec_zarr.tiling import Tile
-
-
-TEMPORAL = ("tt", "flextec")
-"""Families that gain by several steps of time in a chunk."""
 
 
 def encode_chunk(chunk: NDArray[Any], config: TecConfig) -> bytes:
@@ -132,24 +128,18 @@ def check_config(config: TecConfig, shape: tuple[int, ...], dtype: np.dtype[Any]
         raise ConfigError(f"dtype {dtype} is none of {', '.join(container.DTYPES)}")
     if config.nodata is not None:
         stored_value(float(config.nodata), dtype.str)
+    check_qualities(config, shape)
     bands = resolve_bands(config.bands, shape[-3])
     known = bands
     if config.model in cards():
         known = ORDERS[card(config.model).bands]
     elif config.model in releases():
-        releases()[config.model].trained_at(config.quality)
         known = ORDERS[releases()[config.model].bands]
     if not set(bands) <= set(known):
         raise ConfigError(
             f"{config.model} codes {', '.join(known)}; the array has {', '.join(bands)}: store the "
             "others apart, or say with bands=[...] what the band axis holds"
         )
-
-
-def steps_of(model: str) -> int:
-    """Steps of time that a chunk should hold; 1 for a model that is named by its hash."""
-    known = cards().get(model) or releases().get(model)
-    return STEPS if known is not None and known.family in TEMPORAL else 1
 
 
 def _header(chunk: NDArray[Any], config: TecConfig) -> Header:
@@ -171,12 +161,13 @@ def _encode(
 ) -> bytes:
     from tec_zarr.models import batch, registry
 
-    model = registry.load(config.model, runtime.device(), config.quality)
-    code = _quality_code(model.qualities, config)
+    model = registry.load(config.model, runtime.device(), max(config.qualities))
+    code, lower = codes_of(model.qualities, config)
+    model = model.by_frame(lower)
     frames = native.reshape(-1, *native.shape[-3:])
     masks = None if nodata is None else nodata.reshape(frames.shape)
     found = replication.find(frames, masks)
-    header = replace(header, artifact=model.identity, quality=code, replication=found)
+    header = replace(header, artifact=model.identity, quality=code, lower=lower, replication=found)
     units, plan = _units(model, header), _plan(header)
     errors = _Errors()
     tiles: dict[int, TileData] = {}
@@ -205,7 +196,10 @@ def _model(front: Front) -> Model:
         raise FormatError(f"the chunk has quality code {code}, which its model lacks")
     if front.layers != (count := len(model.layers(code))):
         raise FormatError(f"the chunk has {front.layers} layers, its model makes {count}")
-    return model
+    try:
+        return model.by_frame(front.header.lower)
+    except ConfigError as err:
+        raise FormatError(f"the chunk has a quality code for each step, but {err}") from err
 
 
 def _decode(front: Front, tiles: Mapping[int, TileData]) -> Window:
@@ -278,17 +272,6 @@ def _units(model: Model, header: Header) -> Units:
 
     series = math.prod(header.shape[:-4])
     return Units.of(model, header.bands, header.scale, header.offset, series)
-
-
-def _quality_code(qualities: Sequence[float], config: TecConfig) -> int:
-    if config.quality in qualities:
-        return list(qualities).index(config.quality)
-    low, high = min(qualities), max(qualities)
-    near = min(qualities, key=lambda quality: abs(quality - config.quality))
-    raise ConfigError(
-        f"{config.model} has no quality {config.quality:g}: it has {len(qualities)} from {low:g} "
-        f"to {high:g}, the nearest is {near:g}"
-    )
 
 
 def _is_constant(values: NDArray[Any]) -> bool:

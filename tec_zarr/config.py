@@ -6,7 +6,7 @@ import json
 import math
 import numbers
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -15,7 +15,7 @@ import numpy as np
 from tec_zarr.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     Value = Any  # of JSON, of NumPy, or of a hopeful user
@@ -34,7 +34,7 @@ class TecOptions(TypedDict, total=False):
     """The constructor's keywords, as a type: what functions that pass options on accept."""
 
     model: str
-    quality: float
+    quality: float | Sequence[float]
     nodata: float | Literal["NaN"] | None
     bands: Sequence[str] | None
     scale: float
@@ -57,8 +57,10 @@ class TecConfig:
     model: str = "tec-fp-s2l2a"
     """Name of a model, e.g. `"tec-fp-s2l2a"`; never a path or an address."""
 
-    quality: float = 44.0
-    """What the model makes of it; for the bundled ones the expected PSNR in dB at peak 10000."""
+    quality: float | Sequence[float] = 44.0
+    """What the model makes of it; for the bundled ones the expected PSNR in dB at peak 10000.
+
+    FlexTEC models also take one for each step of a chunk along the axis before the bands."""
 
     nodata: float | Literal["NaN"] | None = 0
     """The stored value that means "no data", kept exactly; "NaN" (or a NaN), or None for none."""
@@ -106,7 +108,7 @@ class TecConfig:
         known = {key: value for key, value in data.items() if _understood(key, value)}
         config = cls(**known)
         if at_most is not None:
-            object.__setattr__(config, AT_MOST, _finite(AT_MOST, at_most))
+            object.__setattr__(config, AT_MOST, finite(AT_MOST, at_most))
         newer = {key: value for key, value in data.items() if key not in known}
         if newer:
             object.__setattr__(config, "newer", json.dumps(newer, sort_keys=True))
@@ -121,8 +123,8 @@ class TecConfig:
 
         `at_most` too if it is set: sharding sends the codecs in it to other processes this way.
         """
-        options = {name: getattr(self, name) for name in OPTIONS}
-        options["bands"] = None if self.bands is None else list(self.bands)
+        values = {name: getattr(self, name) for name in OPTIONS}
+        options = {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
         reading = {} if self.at_most is None else {AT_MOST: self.at_most}
         return options | reading | (json.loads(self.newer) if self.newer else {})
 
@@ -142,6 +144,11 @@ class TecConfig:
                 " tec-zarr wrote: upgrade it, or encode with a configuration of your own"
             )
         return self
+
+    @property
+    def qualities(self) -> tuple[float, ...]:
+        """The quality of each step, or the one of all."""
+        return tuple(self.quality) if isinstance(self.quality, Sequence) else (self.quality,)
 
     @property
     def nodata_value(self) -> float | None:
@@ -167,15 +174,25 @@ def _text(name: str, value: Value) -> str:
     return str(value)
 
 
-def _finite(name: str, value: Value) -> float:
+def finite(name: str, value: Value) -> float:
+    """A plain number of an option; ConfigError if it is none, or NaN or infinite."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise _refuse(name, value, "a finite number")
     # The shortest text of a float32 is what its author meant: 0.0001, not 0.00009999999747378752.
     return float(str(value)) if isinstance(value, np.floating) else float(value)
 
 
+def _quality(name: str, value: Value) -> float | tuple[float, ...]:
+    texts, arrays = isinstance(value, str | bytes), isinstance(value, np.ndarray) and value.ndim
+    if texts or not (arrays or isinstance(value, Sequence)):
+        return finite(name, value)
+    if not len(value):
+        raise _refuse(name, value, "a number, or one for each step of a chunk")
+    return tuple(finite(name, item) for item in value)
+
+
 def _factor(name: str, value: Value) -> float:
-    number = _finite(name, value)
+    number = finite(name, value)
     if number == 0:
         raise _refuse(name, value, "another number than 0")
     return number
@@ -186,7 +203,7 @@ def _nodata(name: str, value: Value) -> float | str | None:
         return value
     if isinstance(value, numbers.Real) and math.isnan(value):
         return NAN
-    number = _finite(name, value)
+    number = finite(name, value)
     return int(value) if number.is_integer() else number
 
 
@@ -217,11 +234,11 @@ def _flag(name: str, value: Value) -> bool:
 
 CHECKS: dict[str, Check] = {
     "model": _text,
-    "quality": _finite,
+    "quality": _quality,
     "nodata": _nodata,
     "bands": _bands,
     "scale": _factor,
-    "offset": _finite,
+    "offset": finite,
     "tile": _tile,
     "measure": _flag,
 }

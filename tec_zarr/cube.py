@@ -12,12 +12,13 @@ from packaging.version import Version
 
 from tec_zarr.bands import resolve_bands
 from tec_zarr.carried import carry
-from tec_zarr.codec import check_config, steps_of
+from tec_zarr.codec import check_config
 from tec_zarr.config import NAN, OPTIONS, TecConfig, TecOptions
 from tec_zarr.errors import ConfigError
 from tec_zarr.images import bands_of, derived_options, images, stored_dtype
 from tec_zarr.layout import Layout, check_aligned, is_aligned, plan_layout
 from tec_zarr.numcodec import TEC
+from tec_zarr.qualities import steps_of
 from tec_zarr.serializer import TECSerializer
 from tec_zarr.stacking import CF_KEYS, band_of
 
@@ -54,9 +55,9 @@ def encoding(
     labelled with names of Sentinel-2 bands, and y and x after it. What the codec needs to know is
     taken from them, unless `options` (those of `TEC`) say it: the names of the bands, nodata from
     `_FillValue`, scale and offset from `scale_factor` and `add_offset`. Default chunks: one step of
-    the leading axes (up to 8 of time for temporal models), all bands, 512 x 512; a dask array must
-    be rechunked to them (the accessor `.tec.to_zarr` does that). Given names only, nothing is
-    derived, and chunks are left to xarray. Without images the result is empty.
+    the leading axes (of time up to 8 for temporal models, or one for each number of `quality`), all
+    bands, 512 x 512; a dask array must be rechunked to them (`.tec.to_zarr` does that). Given names
+    only, nothing is derived, and chunks are left to xarray. Without images the result is empty.
 
     Raises `ConfigError` for images that cannot be encoded as they are, and says what to do.
     """
@@ -70,7 +71,7 @@ def encoding(
     settings = {}
     for name, variable in images(data).items():
         codec = _codec(zarr_format, derived_options(variable, options))
-        layout = plan_layout(variable.sizes, chunks, shards, steps_of(codec.model))
+        layout = plan_layout(variable.sizes, chunks, shards, steps_of(codec))
         check_config(codec, layout.chunks, stored_dtype(variable))
         own = _codec_settings(codec) | _layout_settings(layout)
         settings[name] = own | _kept(variable, codec)
@@ -213,7 +214,7 @@ def _provenance(codec: TecConfig) -> dict[str, Any]:
         "compression_algorithm": "TerraCodec (learned, lossy)",
         "compression_implementation": f"tec-zarr {version('tec-zarr')}",
         "compression_model": codec.model,
-        "compression_quality": codec.quality,
+        "compression_quality": TecConfig.to_dict(codec)["quality"],
     }
 
 

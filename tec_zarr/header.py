@@ -17,6 +17,8 @@ from tec_zarr.errors import ConfigError, FormatError
 from tec_zarr.wire import Reader, varint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 SCALING = struct.Struct("<2d")  # scale, offset
@@ -42,6 +44,7 @@ class Flags(enum.IntFlag):
     REPLICATION = 16
     BOUND = 32
     ACHIEVED = 64
+    FRAMES = 128
 
 
 class Replication(NamedTuple):
@@ -99,6 +102,9 @@ class Header:
     quality: int = 0
     """Quality code, 0 to 65535; the artifact gives it a meaning."""
 
+    lower: tuple[int, ...] = ()
+    """How many codes each step (of axis -4) lies below the quality code; empty: none does."""
+
     artifact: bytes = bytes(16)
     """The first 16 bytes of the artifact's hash."""
 
@@ -128,8 +134,21 @@ class Header:
             (all(0 <= error < math.inf for error in errors), f"impossible errors {errors}"),
             (self.tile in range(64, 64 << 16, 64), f"tile {self.tile} is no multiple of 64"),
             (0 <= self.quality < 1 << 16, f"quality code {self.quality} is not in 0..65535"),
+            (self._is_by_step(), f"codes {self.lower} below {self.quality} for shape {self.shape}"),
             (len(self.artifact) == 16, f"an artifact of {len(self.artifact)} bytes, not 16"),
         ]
+
+    def _is_by_step(self) -> bool:
+        """Whether there is one code for each step, the highest among them, and not all alike."""
+        low = self.lower
+        return not low or (
+            len(low) == steps_in(self.shape) and 0 == min(low) < max(low) <= self.quality
+        )
+
+
+def steps_in(shape: Sequence[int]) -> int:
+    """How many steps of time a chunk (..., step, band, y, x) has; one without such an axis."""
+    return math.prod(shape[-4:-3])
 
 
 def stored_value(value: float | np.integer | np.floating, dtype: str) -> NDArray[Any]:
@@ -173,7 +192,10 @@ def parse_header(reader: Reader, flags: Flags) -> Header:
         fields["scale"], fields["offset"] = reader.unpack(SCALING)
     if not flags & Flags.CONSTANT:
         fields |= _model_fields(reader, flags, len(fields["bands"]))
-    elif flags & (Flags.REPLICATION | Flags.BOUND | Flags.ACHIEVED):
+        if flags & Flags.FRAMES:
+            steps = steps_in(fields["shape"])
+            fields["lower"] = tuple(reader.varint() for _ in range(steps))
+    elif flags & (Flags.REPLICATION | Flags.BOUND | Flags.ACHIEVED | Flags.FRAMES):
         raise FormatError("a constant chunk has fields of a model")
     try:
         return Header(**fields)
@@ -204,6 +226,7 @@ def _model_parts(header: Header) -> dict[Flags, bytes]:
         Flags.BOUND: b"" if header.max_error is None else BOUND.pack(header.max_error),
         Flags.ACHIEVED: b"" if header.achieved is None else ACHIEVED.pack(*header.achieved),
         Flags(0): MODEL.pack(header.tile // 64, header.quality, header.artifact),
+        Flags.FRAMES: b"".join(map(varint, header.lower)),
     }
 
 

@@ -15,7 +15,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import WrapperStore
 
-from tec_zarr.config import AT_MOST, TecConfig
+from tec_zarr.config import AT_MOST, finite
 from tec_zarr.cube import codec_in
 from tec_zarr.errors import TecError
 from tec_zarr.serializer import NAME
@@ -51,7 +51,7 @@ def open_zarr(
     """
     if quality is None:
         return xr.open_zarr(store, group=group, storage_options=storage_options, **options)
-    quality = TecConfig(quality=quality).quality
+    quality = finite("quality", quality)
     found = zarr.open_group(store, mode="r", path=group, storage_options=storage_options)
     dataset = xr.open_zarr(AtMost(found.store, quality), group=found.path or None, **options)
     for name, variable in dataset.variables.items():

@@ -40,6 +40,9 @@ def replications(draw: st.DrawFn) -> Replication:
 def headers(draw: st.DrawFn) -> Header:
     dtype, bands = draw(st.sampled_from(DTYPES)), draw(BANDS)
     leading = draw(st.lists(st.integers(1, 3), max_size=3))
+    quality = draw(st.integers(0, 65535))
+    codes = st.tuples(*[st.integers(0, quality)] * math.prod(leading[-1:]))
+    lower = draw(codes.filter(lambda drawn: 0 in drawn and any(drawn)) | st.just(()))
     size = st.integers(1, 200)
     count = len(bands)
     return Header(
@@ -54,7 +57,8 @@ def headers(draw: st.DrawFn) -> Header:
         max_error=draw(st.none() | ERRORS),
         achieved=draw(st.none() | st.builds(Achieved, ERRORS, ERRORS)),
         tile=draw(st.sampled_from([64, 128, 256, 64 * 65535])),
-        quality=draw(st.integers(0, 65535)),
+        quality=quality,
+        lower=lower,
         artifact=draw(st.binary(min_size=16, max_size=16)),
     )
 
@@ -97,7 +101,7 @@ def full_header() -> Header:
     """Use every optional part."""
     return usual_header(
         order="F",
-        shape=(2, 1, 3, 64, 130),
+        shape=(1, 2, 3, 64, 130),
         bands=("B12", "B8A", "B01"),
         scale=1e-4,
         offset=-0.1,
@@ -105,6 +109,7 @@ def full_header() -> Header:
         max_error=5.0,
         achieved=Achieved(4.5, 1.25),
         tile=64,
+        lower=(0, 64),
     )
 
 

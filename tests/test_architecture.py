@@ -26,7 +26,7 @@ RANK = {
             "bands wire compiled",
             "cards releases tiling header sections layout stacking entropy",
             "container window mask replication config runtime residual samples",
-            "models images",
+            "models images qualities",
             "codec",
             "numcodec serializer carried",
             "cube evaluate",

@@ -207,7 +207,7 @@ def test_a_newer_version_says_to_upgrade() -> None:
         front_size(newer)
 
 
-@pytest.mark.parametrize("flag", [128, 256, 2**15])
+@pytest.mark.parametrize("flag", [256, 512, 2**15])
 def test_an_unknown_flag_says_to_upgrade(flag: int) -> None:
     chunk = CHUNKS["one tile"]
     with pytest.raises(FormatError, match=f"{flag:#06x} .*version 1 .*upgrade"):
@@ -238,7 +238,7 @@ def test_bytes_between_a_constant_and_its_checksum_are_an_error() -> None:
 
 def test_a_constant_chunk_has_nothing_of_a_model() -> None:
     chunk = CHUNKS["constant"]
-    for flag in (16, 32, 64):
+    for flag in (16, 32, 64, 128):
         with pytest.raises(FormatError, match="model"):
             parse_front(with_flags(chunk, flag + 1))
 

@@ -103,12 +103,34 @@ def test_an_unknown_replication_is_refused() -> None:
         {"tile": 64 << 16},
         {"quality": 65536},
         {"quality": -1},
+        {"lower": (0,)},
+        {"lower": (0, 1)},
+        {"lower": (0, 1), "shape": (3, 12, 8, 8)},
+        {"lower": (0, 0), "shape": (2, 12, 8, 8)},
+        {"lower": (1, 1), "shape": (2, 12, 8, 8)},
+        {"lower": (1, 2), "shape": (2, 12, 8, 8)},
+        {"lower": (0, 65), "shape": (2, 12, 8, 8)},
+        {"lower": (0, -1), "shape": (2, 12, 8, 8)},
         {"artifact": b"short"},
     ],
 )
 def test_headers_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         usual_header(**changes)
+
+
+def test_codes_of_steps_cost_a_byte_each_where_they_differ() -> None:
+    shape = (2, 3, 12, 8, 8)
+    usual = pack_header(usual_header(shape=shape), constant=False)
+    header = usual_header(shape=shape, lower=(0, 64, 5))
+    flags, packed = pack_header(header, constant=False)
+    assert (flags, packed) == (usual[0] | Flags.FRAMES, usual[1] + b"\x00\x40\x05")
+    assert pack_header(header, constant=True) == pack_header(
+        usual_header(shape=shape), constant=True
+    )
+    for wrong in (b"\x00\x40", b"\x00\x41\x05", b"\x00\x00\x00", b"\x01\x40\x05", b"\xff" * 9):
+        with pytest.raises(FormatError):
+            parse_header(Reader(usual[1] + wrong), flags)
 
 
 def test_the_decoded_size_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def compress(  # noqa: PLR0913 - the options of one command
     model: Annotated[str, typer.Option(help="Name or hash; see `models`.")] = DEFAULT.model,
     quality: Annotated[
         float, typer.Option(help="Of bundled models the expected PSNR in dB, 28 to 56.")
-    ] = DEFAULT.quality,
+    ] = DEFAULT.qualities[0],
     zarr_format: Annotated[Format, typer.Option(help="Format of DST.")] = Format.three,
     chunks: Annotated[str | None, typer.Option(help=f"Of images: {SIZES}.")] = None,
     shards: Annotated[str | None, typer.Option(help="Of images in format 3, like chunks.")] = None,

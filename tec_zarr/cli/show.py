@@ -58,7 +58,8 @@ def _codec(array: ArrayInfo) -> Iterator[str]:
     if codec is None:
         return
     bands = "all bands" if codec.bands is None else " ".join(codec.bands)
-    yield f"{array.name}: {codec.model} at quality {codec.quality:g}, tiles of {codec.tile}"
+    quality = ", ".join(f"{quality:g}" for quality in codec.qualities)
+    yield f"{array.name}: {codec.model} at quality {quality}, tiles of {codec.tile}"
     yield f"  nodata {codec.nodata}, DN = stored * {codec.scale:g} + {codec.offset:g}, {bands}"
     if contents is None:
         yield "  its chunks are wrapped in other codecs"
@@ -91,7 +92,8 @@ def chunk(found: ChunkInfo) -> Iterator[Line]:
     else:
         table.add_row("tiles", f"{found.tiles} of side {header.tile}")
         table.add_row("model", f"{found.model or 'unknown here'}, hash {header.artifact.hex()}")
-        table.add_row("quality code", str(header.quality))
+        codes = [header.quality - lower for lower in header.lower or (0,)]
+        table.add_row("quality code", ", ".join(map(str, codes)))
     yield table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from tec_zarr.entropy.tables import Tables
-from tec_zarr.errors import FormatError, ModelMismatchError
+from tec_zarr.errors import ConfigError, FormatError, ModelMismatchError
 from tec_zarr.models.artifact import VERSION, Artifact
 from tec_zarr.models.budget import Budget
 
@@ -55,6 +56,12 @@ class Model(Protocol):
 
     def layers(self, quality: int) -> tuple[float, ...]:
         """The quality that each layer of a chunk brings, given its quality code."""
+
+    def by_frame(self, lower: Sequence[int]) -> Self:
+        """The model of a chunk whose steps lie so many codes below its quality code; none: itself.
+
+        ConfigError if it has one quality for all frames of a chunk.
+        """
 
     def grid(self, tiles: int, frames: int, size: tuple[int, int]) -> Grid:
         """Latent sizes of a batch of tiles of `size` (y, x) pixels, multiples of `stride`."""
@@ -107,6 +114,11 @@ class Banded(nn.Module):
     mean: Tensor
     std: Tensor
     covariance: Tensor
+    framewise: bool = False
+    """Whether the frames of a chunk may have qualities of their own."""
+
+    lower: tuple[int, ...] = ()
+    """How many codes each step of a series lies below the quality code of a chunk; () for none."""
 
     def __init__(self, options: Options) -> None:
         super().__init__()
@@ -120,6 +132,20 @@ class Banded(nn.Module):
     def layers(self, quality: int) -> tuple[float, ...]:
         """The quality that each layer of a chunk brings: there is one."""
         return (self.qualities[quality],)
+
+    def by_frame(self, lower: Sequence[int]) -> Self:
+        """The same model for a chunk whose steps lie so many codes below its quality code."""
+        if not lower:
+            return self
+        if not self.framewise:
+            raise ConfigError("the model has one quality for all frames of a chunk")
+        model = copy(self)
+        model.lower = tuple(lower)
+        return model
+
+    def code_of(self, quality: int, frame: int) -> int:
+        """The quality code of a frame of a tile, or of a step, given that of the chunk."""
+        return quality - self.lower[frame % len(self.lower)] if self.lower else quality
 
 
 class Sideless(Banded):

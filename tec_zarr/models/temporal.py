@@ -93,6 +93,8 @@ class TemporalConfig:
 class Temporal(Sideless):
     """A TEC-TT or FlexTEC model, on one device, in evaluation mode."""
 
+    framewise = True
+
     def __init__(self, config: TemporalConfig) -> None:
         super().__init__(config)
         self.config = config
@@ -130,7 +132,9 @@ class Temporal(Sideless):
 
         Maps: latents (int32), and features for the synthesis (float32).
         """
-        sent = torch.arange(TOKENS, device=grid.device) < self.config.sent[quality]
+        codes = [self.code_of(quality, frame) for frame in range(grid.frames)]
+        tokens = torch.tensor([self.config.sent[code] for code in codes], device=grid.device)
+        sent = torch.arange(TOKENS, device=grid.device) < tokens.view(-1, 1, 1)
         return self.prior.code(coder, None if coded is None else coded.maps[0], grid, sent)
 
     def synthesise(self, coded: Coded, quality: int) -> Tensor:

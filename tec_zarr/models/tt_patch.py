@@ -78,8 +78,8 @@ class _Walk:
     ) -> None:
         """`layers` are coders, and the channels that are known after each."""
         self.model, self.layers = model, layers
-        self.position = model.position(quality)
         self.steps = grid.frames // grid.series
+        self.codes = [model.code_of(quality, step) for step in range(self.steps)]
         self.grid = grid._replace(frames=grid.series)
         self.count = grid.tiles * grid.series
         default = model.transform.turned.double().cpu().numpy()
@@ -103,10 +103,13 @@ class _Walk:
         maps: tuple[Tensor, ...] = ()
         own = None if given is None else given.unflatten(0, (self.grid.tiles, -1))
         size, absent = self.grid.sizes[0], self.absent[:, step]
+        code = self.codes[step]
+        position, most = self.model.position(code), self.model.ends(code)[-1]
         for (coder, end), past in zip(self.layers, self.known, strict=True):
-            dates = Dates(self._recalled(past, step, names).to(self.position.dtype), there)
-            talk = Talk(self.model, coder, self.grid, self.position, own, Part(end, absent, maps))
-            known = self.model.prior(talk, self.count, size, self.position, dates, shown)
+            dates = Dates(self._recalled(past, step, names).to(position.dtype), there)
+            part = Part(min(end, most), absent, maps)
+            talk = Talk(self.model, coder, self.grid, position, own, part)
+            known = self.model.prior(talk, self.count, size, position, dates, shown)
             maps = talk.maps
             shown = Shown(end, known.flatten(2), maps[0].to(known.dtype))
             past.append(known.float())
@@ -140,7 +143,7 @@ class _Walk:
         given = None
         if names is not None:
             given = names.to("cpu", torch.int32).reshape(rows.shape).numpy()
-        seen = torch.from_numpy(coder(given, rows)).to(self.position.device)
+        seen = torch.from_numpy(coder(given, rows)).to(self.grid.device)
         # Whatever a stream says, a date is one of those before, or none.
         return seen.reshape(self.count, DATES).long().clamp(0, min(step, OLDEST))
 
@@ -155,6 +158,8 @@ class _Walk:
         return dates
 
     def _turned(self, past: list[Tensor], step: int, earlier: int) -> Tensor:
-        """Latents of an earlier step in the rotation of this one."""
+        """Latents of an earlier step in the rotation and in the quantisation steps of this one."""
         turn = self.rotations[:, step] @ self.rotations[:, earlier].mT
-        return self.model.transform.turned_by(past[earlier].double(), turn)
+        turned = self.model.transform.turned_by(past[earlier].double(), turn)
+        sizes = self.model.transform.steps.double()
+        return turned * (sizes[self.codes[earlier]] / sizes[self.codes[step]])

@@ -129,6 +129,10 @@ CASES: dict[str, Callable[[], Case]] = {
         scene(2, 3, 43, 90),
         {"model": "flexible", "quality": 2, "tile": 64},
     ),
+    "flexible-by-frame": lambda: (
+        gapped(2, 4, 3, 24, 40),
+        {"model": "flexible", "quality": (3, 3, 1, 2)},
+    ),
     "tt-absent-frame": lambda: (
         gapped(4, 12, 24, 40),
         {"model": "tt", "quality": 20, "bands": None},
@@ -140,6 +144,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "layered-six-tokens": lambda: (
         holed(3, 12, 32, 40),
         {"model": "layered", "quality": 6, "bands": None},
+    ),
+    "layered-by-frame": lambda: (
+        holed(3, 12, 32, 40),
+        {"model": "layered", "quality": (6, 16, 2), "bands": None},
     ),
 }
 

@@ -24,7 +24,7 @@ def integers_of(data: bytes) -> dict[str, NDArray[Any]]:
     header = front.header
     if front.constant is not None:
         return {}
-    model = registry.load(header.artifact.hex(), torch.device("cpu"))
+    model = registry.load(header.artifact.hex(), torch.device("cpu")).by_frame(header.lower)
     series = math.prod(header.shape[:-4])
     units = Units.of(model, header.bands, header.scale, header.offset, series)
     found: dict[str, NDArray[Any]] = {}
