@@ -77,6 +77,16 @@ def test_options_reach_the_archive(cube: Path, tmp_path: Path) -> None:
     assert "Zarr format 2" in run("info", tmp_path / "a.zarr")
 
 
+def test_dates_have_qualities_of_their_own(cube: Path, tmp_path: Path) -> None:
+    run("compress", cube, tmp_path / "a.zarr", "--model", "flextec-s2l2a", "--quality", "3, 1")
+    told = run("info", tmp_path / "a.zarr")
+    assert "at quality 3, 1" in told
+    assert "2x12x120x120" in told
+    for text in ("3;1", "3,", ""):
+        options = ("--model", "flextec-s2l2a", "--quality", text)
+        assert "--quality" in run("compress", cube, tmp_path / "b.zarr", *options, status=2)
+
+
 def test_a_chunk_file_can_be_looked_at(packed: Path) -> None:
     told = run("info", packed / "s2" / "c" / "0" / "0" / "0" / "0")
     assert all(word in told for word in ("1x12x120x120", "tec-fp-s2l2a", "B8A", "nodata"))

@@ -69,8 +69,8 @@ def compress(  # noqa: PLR0913 - the options of one command
     *,
     model: Annotated[str, typer.Option(help="Name or hash; see `models`.")] = DEFAULT.model,
     quality: Annotated[
-        float, typer.Option(help="Of bundled models the expected PSNR in dB, 28 to 56.")
-    ] = DEFAULT.qualities[0],
+        str, typer.Option(help="PSNR in dB, 28 to 56. Of FlexTEC 1 to 16, or for each date: 16,8.")
+    ] = f"{DEFAULT.qualities[0]:g}",
     zarr_format: Annotated[Format, typer.Option(help="Format of DST.")] = Format.three,
     chunks: Annotated[str | None, typer.Option(help=f"Of images: {SIZES}.")] = None,
     shards: Annotated[str | None, typer.Option(help="Of images in format 3, like chunks.")] = None,
@@ -93,7 +93,7 @@ def compress(  # noqa: PLR0913 - the options of one command
             source,
             target,
             model=model,
-            quality=quality,
+            quality=_qualities(quality),
             zarr_format=cast("Any", int(zarr_format.value)),
             chunks=_sizes("chunks", chunks),
             shards=_sizes("shards", shards),
@@ -161,6 +161,17 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _qualities(text: str) -> float | list[float]:
+    """`"44"`, or one number for each date as in `"16,8"`."""
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not like 44 or 16,8", param_hint="--quality"
+        ) from None
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def _sizes(name: str, text: str | None) -> Sizes:
