@@ -164,6 +164,19 @@ def test_other_ways_of_computing_do_not_matter(model: Temporal) -> None:
 
 
 @torch.inference_mode()
+def test_threads_share_the_windows_and_nothing_else(model: Temporal) -> None:
+    latents = torch.from_numpy(10 * draw("past", (6, model.config.latents, 8, 16))).round()
+    alone = model.prior.encoded(latents)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(model.prior.encoded(latents), alone)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
 def test_integers_stand_for_the_network_in_float64(artifacts: dict[str, Artifact]) -> None:
     """Of all tokens: what is forecast from features, and the bits that come of it."""
     features, bits = [], []
