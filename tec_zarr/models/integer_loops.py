@@ -78,11 +78,26 @@ def _half_of(parts: Rows, count: int, size: int) -> np.float32:
     return parts[0]
 
 
+def _fade_from(e: np.float32, t: np.float32) -> np.float32:
+    """The rest of Taylor's polynomial of exp(-t), and 32 times its exponent."""
+    one, half, third = np.float32(1), np.float32(1 / 2), np.float32(1 / 3)
+    fourth, fifth = np.float32(1 / 4), np.float32(1 / 5)
+    e = one - t * fifth * e
+    e = one - t * fourth * e
+    e = one - t * third * e
+    e = one - t * half * e
+    e = one - t * e
+    e *= e
+    e *= e
+    e *= e
+    e *= e
+    return e * e
+
+
 def _bend(x: Rows, out: Rows, factors: Rows) -> None:
     """GELU of all values; see `integers.Gelu`."""
     flat, found = x.ravel(), out.ravel()
     one, half, share = np.float32(1), np.float32(1 / 2), np.float32(1 / 128)
-    third, fourth, fifth = np.float32(1 / 3), np.float32(1 / 4), np.float32(1 / 5)
     sixth = np.float32(1 / 6)
     p, a, b, c, d, f = factors
     for k in range(len(flat)):
@@ -90,54 +105,26 @@ def _bend(x: Rows, out: Rows, factors: Rows) -> None:
         t = one / (one + p * abs(value))
         tail = t * (a + t * (b + t * (c + t * (d + t * f))))
         t = min(value * value * share, half)
-        e = one - t * sixth
-        e = one - t * fifth * e
-        e = one - t * fourth * e
-        e = one - t * third * e
-        e = one - t * half * e
-        e = one - t * e
-        e *= e
-        e *= e
-        e *= e
-        e *= e
-        e *= e
-        e *= e
-        tail *= e
+        e = _fade(one - t * sixth, t)
+        tail *= e * e
         found[k] = value * (tail if value < 0 else one - tail)
 
 
 def _weigh(scores: Rows, best: Rows, total: Rows, scale: float) -> None:
     """Scores become weights, and `total` their sums; see `integers.attended`."""
-    one, half, third, fourth = (
-        np.float32(1),
-        np.float32(1 / 2),
-        np.float32(1 / 3),
-        np.float32(1 / 4),
-    )
-    fifth, sixth, seventh = np.float32(1 / 5), np.float32(1 / 6), np.float32(1 / 7)
-    certain = np.float32(65536)
+    one, half, certain = np.float32(1), np.float32(1 / 2), np.float32(65536)
+    sixth, seventh = np.float32(1 / 6), np.float32(1 / 7)
     for row in range(scores.shape[0]):
         added = np.int64(0)
         for k in range(scores.shape[1]):
             t = min(np.float32((best[row] - scores[row, k]) * scale), half)
-            e = one - t * seventh
-            e = one - t * sixth * e
-            e = one - t * fifth * e
-            e = one - t * fourth * e
-            e = one - t * third * e
-            e = one - t * half * e
-            e = one - t * e
-            e *= e
-            e *= e
-            e *= e
-            e *= e
-            e *= e
+            e = _fade(one - t * sixth * (one - t * seventh), t)
             weight = np.int32(np.rint(e * certain))
             added += weight
             scores[row, k] = weight
         total[row] = added
 
 
-_half = compiled(_half_of) or _half_of
+_half, _fade = compiled(_half_of) or _half_of, compiled(_fade_from) or _fade_from
 split, settle, normalise = compiled(_split), compiled(_settle), compiled(_normalise)
 bend, weigh = compiled(_bend), compiled(_weigh)
