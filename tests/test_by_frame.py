@@ -497,7 +497,7 @@ def test_errors_of_the_bundled_model_follow_the_qualities() -> None:
         own = np.array([alone[q][step] for step, q in enumerate(quality)])
         assert (np.argsort(found) == np.argsort(quality)).all()
         assert (found > own - 0.5).all()
-        assert (found < own + 3.5).all(), "a date of finer steps helps a coarse one"
+        assert (found < own + 5).all(), "a date of finer steps helps a coarse one, but no more"
 
 
 def test_dates_of_other_qualities_help_the_bundled_model() -> None:
