@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tec_zarr.errors import ConfigError
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import torch
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 DEVICE_VARIABLE = "TEC_ZARR_DEVICE"
 """Environment variable: a torch device such as "cpu" or "cuda:0"; "auto": a GPU if any."""
@@ -109,9 +112,7 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
-def side_by_side(
-    function: Callable[[torch.Tensor], torch.Tensor], parts: Sequence[torch.Tensor]
-) -> list[torch.Tensor]:
+def side_by_side(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """Results of a function for each part, in as many Python threads as torch has here.
 
     For functions that hold no lock for long: one thread each is faster than sharing every step.
@@ -123,25 +124,28 @@ def side_by_side(
         return [function(part) for part in parts]
     inference = torch.is_inference_mode_enabled()
 
-    def alone(part: torch.Tensor) -> torch.Tensor:
-        torch.set_num_threads(1)
+    def alone(part: Part) -> Result:
         with torch.inference_mode(inference):
             return function(part)
 
-    before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(count) as pool:
-            return list(pool.map(alone, parts))
-    finally:
-        torch.set_num_threads(before)
+    return list(_pool(count).map(alone, parts))
+
+
+@cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    """So many threads, each with one of torch; they stay, as new ones start slowly."""
+    import torch
+
+    return ThreadPoolExecutor(count, "tec-zarr", torch.set_num_threads, (1,))
 
 
 _places = threading.BoundedSemaphore(cores())
 
 
 def _renew() -> None:
-    global _places  # a forked child must not inherit places that its parent holds
+    global _places  # a forked child must not inherit places that its parent holds, nor threads
     _places = threading.BoundedSemaphore(cores())
+    _pool.cache_clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,10 +6,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+import torch
 from torch.nn import functional
 
 from tec_zarr.models import integers, transformer
-from tec_zarr.models.integers import Digits
+from tec_zarr.models.integers import Scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 def in_float64() -> Iterator[None]:
     """Every step of `models.integers` is its plain form in float64."""
 
-    def digits(x: Tensor) -> Digits:
-        return Digits(x.double(), x, x)
+    def scaled(x: Tensor, *_: int) -> Scaled:
+        return Scaled(x.double(), x[:, 0])
 
-    def of(self: integers.Linear, x: Digits) -> Tensor:
-        return functional.linear(x.high, self.weight.double(), self.bias.double())
+    def of(self: integers.Linear, x: Scaled) -> Tensor:
+        return functional.linear(x.numbers, self.weight.double(), self.bias.double())
 
     def forward(self: integers.Linear, x: Tensor) -> Tensor:
         return functional.linear(x.double(), self.weight.double(), self.bias.double())
@@ -38,14 +39,20 @@ def in_float64() -> Iterator[None]:
         del self
         return functional.gelu(x)
 
-    def attended(query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
-        return functional.scaled_dot_product_attention(query, keys, values, attn_mask=seen)
+    def attended(query: Scaled, keys: Scaled, values: Scaled, known: int) -> Tensor:
+        asked = query.numbers.transpose(1, 2)
+        places = torch.arange(keys.numbers.shape[2])
+        seen = places < known + torch.arange(asked.shape[2])[:, None]
+        found = functional.scaled_dot_product_attention(
+            asked, keys.numbers, values.numbers, attn_mask=seen
+        )
+        return found.transpose(1, 2)
 
     patches: list[tuple[Any, dict[str, Any]]] = [
         (integers.Linear, {"of": of, "forward": forward}),
         (integers.LayerNorm, {"forward": normalised}),
         (integers.Gelu, {"forward": gelu}),
-        (transformer, {"digits": digits, "attended": attended, "whole": lambda x, *_: x}),
+        (transformer, {"scaled": scaled, "attended": attended}),
     ]
     with ExitStack() as stack:
         for place, own in patches:

@@ -1,4 +1,4 @@
-"""Other ways to compute the same: without machine code, and without products of int8."""
+"""Another way to compute the same: without machine code."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tec_zarr.models import integer_loops, integers
+from tec_zarr.models import attention_loops, integer_loops, product_loops
+from tec_zarr.models.integers import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOOPS = ("split", "settle", "normalise", "bend", "weigh")
+    from torch import nn
+
+LOOPS = {
+    integer_loops: ("split", "normalise", "bend"),
+    product_loops: ("multiply",),
+    attention_loops: ("attend",),
+}
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Torch's float32 and float64 do everything in `models.integers`."""
+def plainly(*models: nn.Module) -> Iterator[None]:
+    """Torch does everything in `models.integers`, float64 the products; for these models."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in LOOPS:
-            patch.setattr(integer_loops, name, None)
-        patch.setattr(integers, "_has_products", bool)
+        for module, names in LOOPS.items():
+            for name in names:
+                patch.setattr(module, name, None)
+        for model in models:
+            prepare(model)
         yield
+    for model in models:
+        prepare(model)

@@ -17,7 +17,7 @@ from tec_zarr.entropy import loops as entropy_loops
 from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.entropy.tables import laplacian
 from tec_zarr.errors import ConfigError
-from tec_zarr.models import givens, integer_loops, loops, square_loops
+from tec_zarr.models import givens, loops, square_loops
 from tests.cubes import pixels
 from tests.plainly import LOOPS
 
@@ -33,7 +33,7 @@ NAMES = {
     loops: ("gather", "spread", "to_rows", "look_up", "quantise", "lose"),
     square_loops: ("average", "smooth"),
     givens: ("find", "turn"),
-    integer_loops: LOOPS,
+    **LOOPS,
 }
 
 

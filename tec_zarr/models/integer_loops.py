@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 
 def _split(
-    x: Rows, high: Rows, low: Rows, unit: Rows,
-    largest: np.float32, least: np.float32, most: np.float32,
-) -> None:  # fmt: skip
-    """Digits of rows `x`, and their units."""
-    part, base, top = np.float32(1 / largest), np.float32(128), np.empty(1, np.int32)
+    x: Rows, numbers: Rows, unit: Rows, largest: np.float32, least: np.float32, most: np.float32
+) -> None:
+    """Integers of rows `x`, and their units; see `integers.scaled`."""
+    part, top = np.float32(1 / largest), np.empty(1, np.int32)
     for row in range(x.shape[0]):
         # Magnitudes of floats are in the order of their bits, and a loop takes many bits at a time.
         bits, most_bits = x[row].view(np.int32), np.int32(0)
@@ -30,22 +29,7 @@ def _split(
         unit[row] = one
         for k in range(len(bits)):
             number = min(max(np.rint(x[row, k] / one), -largest), largest)
-            digit = np.rint(number / base)
-            high[row, k] = np.int8(np.int32(digit))
-            low[row, k] = np.int8(np.int32(number - digit * base))
-
-
-def _settle(
-    first: Rows, low: Rows, unit: Rows, column_unit: Rows, bias: Rows, out: Rows, base: np.float32
-) -> None:
-    """Rows of float32 from products of digits; `first` has the mixed ones, then the high ones."""
-    count = out.shape[1]
-    for row in range(out.shape[0]):
-        one = unit[row]
-        for k in range(count):
-            high = np.float32(first[row, count + k]) * base
-            number = high + np.float32(np.int32(first[row, k] + low[row, k]))
-            out[row, k] = number * one * column_unit[k] + bias[k]
+            numbers[row, k] = np.int16(np.int32(number))
 
 
 def _normalise(x: Rows, weight: Rows, bias: Rows, out: Rows, epsilon: np.float32) -> None:
@@ -105,26 +89,10 @@ def _bend(x: Rows, out: Rows, factors: Rows) -> None:
         t = one / (one + p * abs(value))
         tail = t * (a + t * (b + t * (c + t * (d + t * f))))
         t = min(value * value * share, half)
-        e = _fade(one - t * sixth, t)
+        e = fade(one - t * sixth, t)
         tail *= e * e
         found[k] = value * (tail if value < 0 else one - tail)
 
 
-def _weigh(scores: Rows, best: Rows, total: Rows, scale: float) -> None:
-    """Scores become weights, and `total` their sums; see `integers.attended`."""
-    one, half, certain = np.float32(1), np.float32(1 / 2), np.float32(65536)
-    sixth, seventh = np.float32(1 / 6), np.float32(1 / 7)
-    for row in range(scores.shape[0]):
-        added = np.int64(0)
-        for k in range(scores.shape[1]):
-            t = min(np.float32((best[row] - scores[row, k]) * scale), half)
-            e = _fade(one - t * sixth * (one - t * seventh), t)
-            weight = np.int32(np.rint(e * certain))
-            added += weight
-            scores[row, k] = weight
-        total[row] = added
-
-
-_half, _fade = compiled(_half_of) or _half_of, compiled(_fade_from) or _fade_from
-split, settle, normalise = compiled(_split), compiled(_settle), compiled(_normalise)
-bend, weigh = compiled(_bend), compiled(_weigh)
+_half, fade = compiled(_half_of) or _half_of, compiled(_fade_from) or _fade_from
+split, normalise, bend = compiled(_split), compiled(_normalise), compiled(_bend)

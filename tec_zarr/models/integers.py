@@ -5,46 +5,37 @@ integers that their type holds exactly, so that no order matters; a row of float
 integers by its own unit. Functions are polynomials. What is left, single sums, products, quotients
 and roots, IEEE 754 rounds in one way.
 
-    row of float32 -> unit, digits (int8) -> exact products -> row of float32
+    row of float32 -> unit, integers -> exact products -> row of float32
 
-Activations have 15 bits, weights 14, each as two digits of base 128, so that a product of matrices
-is three of int8: processors have units for that which are many times faster than float64. The
-product of both lower digits is left out. Loops in machine code do the rest where numba is.
+Activations have 14 bits. Weights have up to 16, as many as leave sums in int32: processors have
+instructions for products of int16 that are added up there (`product_loops`). Without machine code
+the products are of float64. Loops in machine code do the rest where numba is.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tec_zarr.models import integer_loops
+from tec_zarr.models import attention_loops, integer_loops, product_loops
+from tec_zarr.models.product_loops import PART
 
-BASE = 128
-"""Of the digits of integers. A higher digit counts so many lower ones."""
+ACTIVE = 2**13 - 1
+"""Largest integer of an activation."""
 
-ACTIVE = 127 * BASE
-"""Largest integer of an activation: higher digits are in -127..127, lower ones in -64..64."""
+HEAVY = 261_900
+"""Largest sum of magnitudes of a part of a row of weights, before they are rounded: each changes by
+half of one at most, and ACTIVE * (HEAVY + PART / 2) < 2**31 with some room for float32."""
 
-HEAVY = 63 * BASE
-"""Largest integer of a weight: processors without exact sums of int8 add pairs in int16, and
-2 * 255 * 64 fits."""
+LARGEST = 2**15 - 1
+"""Largest integer of a weight."""
 
-RANGE = (2.0**-100, 2.0**100)
-"""Bounds of the largest value of a row, so that its unit is a normal number."""
-
-EXACT = 2000
-"""Products of digits whose sum float32 holds exactly: 127 * 64 * 2000 < 2**24."""
-
-FEW = 48
-"""So few rows are multiplied by all digits at once, more of them not by both lower digits."""
-
-CERTAIN = 2.0**16
-"""The weight of the best key, an integer as all weights."""
+RANGE = (2.0**-60, 2.0**60)
+"""Bounds of the largest value of a row, so that its unit and products of units are normal."""
 
 ERROR = (0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 """Of the error function, 1.5e-7 off at most: Abramowitz and Stegun 1964, 7.1.26."""
@@ -55,35 +46,45 @@ TAIL = np.array([ERROR[0] * math.sqrt(0.5), *(a / 2 for a in ERROR[1:])], np.flo
 WIDEST = 128
 """Features that a head may have."""
 
-KEY, KEYS = 2.0**13, 2.0**23
-"""Integers of a unit in keys and queries, and the largest: sums of `WIDEST` products are exact."""
+SCORED = 2**12 - 1
+"""Largest integer of a query or a key: sums of `WIDEST` products are below 2**31."""
 
-VALUE, VALUES = 2.0**19, 2.0**29
-"""The same for values, whose sums are over up to 256 keys."""
+FOUND = 8000
+"""Largest integer of a value: 2**18 of them and half a one for each key are below 2**31."""
+
+CERTAIN = 2.0**16
+"""Of integers that are added up to the sum of exponentials, the largest."""
 
 
-class Digits(NamedTuple):
-    """Rows of integers: high * BASE + low, int8 (rows, n), in units (rows,), float32."""
+class Scaled(NamedTuple):
+    """Rows of integers, int16 (rows, n), in units (rows,), float32; a zero makes n even."""
 
-    high: Tensor
-    low: Tensor
+    numbers: Tensor
     unit: Tensor
 
 
-def digits(x: Tensor, largest: int = ACTIVE) -> Digits:
+def scaled(x: Tensor, largest: int = ACTIVE) -> Scaled:
     """The nearest integers of rows (rows, n), float32, whose largest one is `largest`."""
     if integer_loops.split is not None and _plain(x):
-        rows, count = x.shape
-        high, low = torch.empty((2, rows, count), dtype=torch.int8)
-        unit = torch.empty(rows)
-        arrays = (part.numpy() for part in (x, high, low, unit))
-        integer_loops.split(*arrays, np.float32(largest), *map(np.float32, RANGE))
-        return Digits(high, low, unit)
-    unit = x.abs().amax(1).clamp_(*RANGE) * _single(1 / largest)
-    whole = (x / unit[:, None]).round_().clamp_(-largest, largest)
-    high = (whole * (1 / BASE)).round_()
-    low = whole.sub_(high * BASE)
-    return Digits(high.to(torch.int8), low.to(torch.int8), unit)
+        numbers, unit = _room(x), torch.empty(len(x))
+        arrays = (part.numpy() for part in (x, numbers, unit))
+        integer_loops.split(*arrays, *map(np.float32, (largest, *RANGE)))
+        return Scaled(numbers, unit)
+    return _in_units(x, x.abs().amax(1).clamp_(*RANGE) * _single(1 / largest), largest)
+
+
+def _in_units(x: Tensor, unit: Tensor, largest: float) -> Scaled:
+    numbers = _room(x)
+    numbers[:, : x.shape[1]] = (x / unit[:, None]).round_().clamp_(-largest, largest)
+    return Scaled(numbers, unit)
+
+
+def _room(x: Tensor) -> Tensor:
+    """For the integers of rows."""
+    rows, count = x.shape
+    numbers = torch.empty((rows, count + count % 2), dtype=torch.int16, device=x.device)
+    numbers[:, count:] = 0
+    return numbers
 
 
 class Linear(nn.Linear):
@@ -91,27 +92,24 @@ class Linear(nn.Linear):
 
     integers: _Weights
 
-    def of(self, x: Digits) -> Tensor:
-        """The rows (rows, n) of float32 that rows of digits become."""
-        weights = self.integers
-        if len(x.unit) < FEW:  # reading the weights is what takes time
-            first, low = product(torch.cat([x.high, x.low]), weights.both).chunk(2)
-            low = low[:, low.shape[1] // 2 :].contiguous()
-        else:
-            first, low = product(x.high, weights.both), product(x.low, weights.high)
-        return _settled(first, low, x.unit, weights)
+    def of(self, x: Scaled) -> Tensor:
+        """The rows (rows, n) of float32 that rows of integers become."""
+        numbers, unit, bias = self.integers
+        if numbers.dtype == torch.int16 and product_loops.multiply is not None:
+            rows = torch.empty((len(x.unit), len(bias)))
+            parts = (*x, numbers, unit, bias, rows)
+            product_loops.multiply(*(part.numpy() for part in parts))
+            return rows
+        return (x.numbers.double() @ numbers.T).float() * x.unit[:, None] * unit + bias
 
     def forward(self, x: Tensor) -> Tensor:
         """The same of float32 (..., n)."""
-        return self.of(digits(x.flatten(0, -2))).unflatten(0, x.shape[:-1])
+        return self.of(scaled(x.flatten(0, -2))).unflatten(0, x.shape[:-1])
 
 
 class _Weights(NamedTuple):
-    both: Tensor
-    """Lower digits (n, k), then the higher ones, int8."""
-
-    high: Tensor
-    """The higher ones alone."""
+    numbers: Tensor
+    """Panels of int16 for machine code, or (n, k) of float64."""
 
     unit: Tensor
     bias: Tensor
@@ -121,51 +119,19 @@ def prepare(model: nn.Module) -> None:
     """Make integers of the weights of all linear layers, float32, where they are."""
     for layer in model.modules():
         if isinstance(layer, Linear):
-            found = digits(layer.weight.detach().contiguous(), HEAVY)
-            both = torch.cat([found.low, found.high])
-            unit = found.unit * BASE  # of a product with a higher digit
-            own = _Weights(both, both[len(found.high) :], unit, layer.bias.detach())
-            layer.integers = own
+            numbers, unit = weights(layer.weight.detach())
+            if product_loops.multiply is not None and numbers.device.type == "cpu":
+                numbers = torch.from_numpy(product_loops.panels(numbers.numpy()))
+            else:
+                numbers = numbers.double()
+            layer.integers = _Weights(numbers, unit, layer.bias.detach())
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """The product left @ right.T of int8, (m, k) and (n, k), as int32 (m, n); exact."""
-    if left.device.type == "cpu" and min(right.shape) >= 8 and _has_products():
-        return torch._int_mm(left, right.T)
-    return _slowly(left, right)
-
-
-def _slowly(left: Tensor, right: Tensor) -> Tensor:
-    """The same of float32, in parts that it holds exactly."""
-    parts = zip(left.split(EXACT, 1), right.split(EXACT, 1), strict=True)
-    products = [(a.float() @ b.float().T).to(torch.int32) for a, b in parts]
-    return torch.stack(products).sum(0, dtype=torch.int32)
-
-
-@cache
-def _has_products() -> bool:
-    """Whether torch multiplies int8 here, and without overflow on the way."""
-    left = torch.full((32, 256), -127, dtype=torch.int8)
-    right = torch.full((64, 256), 64, dtype=torch.int8)
-    right[::2] *= -1
-    try:
-        found = torch._int_mm(left, right.T)
-    except (AttributeError, RuntimeError):
-        return False
-    return torch.equal(found, _slowly(left, right))
-
-
-def _settled(first: Tensor, low: Tensor, unit: Tensor, weights: _Weights) -> Tensor:
-    """Rows of float32 of three products of digits; `first` are those of the activations' high."""
-    if integer_loops.settle is not None and first.device.type == "cpu":
-        rows = torch.empty(low.shape)
-        parts = (first, low, unit, weights.unit, weights.bias, rows)
-        integer_loops.settle(*(part.numpy() for part in parts), np.float32(BASE))
-        return rows
-    mixed, high = first.chunk(2, 1)
-    return (high.float() * BASE + (mixed + low).float()) * unit[
-        :, None
-    ] * weights.unit + weights.bias
+def weights(x: Tensor) -> Scaled:
+    """The nearest integers of rows (outputs, n), float32, in the smallest units that are safe."""
+    sums = [halves(part.abs()) for part in x.split(PART, 1)]
+    bounds = torch.stack(sums).amax(0) * _single(1 / HEAVY), x.abs().amax(1) * _single(1 / LARGEST)
+    return _in_units(x, torch.maximum(*bounds).clamp_(*RANGE), LARGEST)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -223,35 +189,53 @@ def faded(t: Tensor, degree: int, squares: int) -> Tensor:
     return e
 
 
-def attended(query: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
-    """What queries find, float32 (n, heads, queries, d); all are float64, of `whole` numbers.
+def attended(query: Scaled, keys: Scaled, values: Scaled, known: int) -> Tensor:
+    """What queries (n, tokens, heads, d) find, float32 alike; units have no d.
 
-    Keys and values are (n, heads, keys, d). `seen` (queries, keys) says what may be attended to.
+    Keys and values are (n, heads, tokens, d), each in one piece.
+
+    The first query of each sequence sees `known` keys, each later one sees one more, up to all.
     """
-    scores = query @ keys.mT
-    scale = 1 / (KEY * KEY * math.sqrt(query.shape[-1]))
-    weights, total = _weighed(scores, scale, seen)
-    return ((weights @ values) / total * (1 / VALUE)).float()
+    tokens, width = query.numbers.shape[1::2]
+    factor = _single(1 / (32 * math.sqrt(width)))
+    if attention_loops.attend is not None and query.unit.device.type == "cpu":
+        found = torch.empty(query.numbers.shape)
+        pairs = Scaled(keys.numbers.view(torch.int32), keys.unit)
+        parts = (part.numpy() for part in (*query, *pairs, *values))
+        attention_loops.attend(
+            *parts, known, np.float32(factor), found.numpy(), product_loops.columns_of_panels()
+        )
+        return found
+    asked, asked_unit = query.numbers.transpose(1, 2), query.unit.transpose(1, 2)
+    scores = (asked.double() @ keys.numbers.double().mT).float() * keys.unit[:, :, None]
+    places = torch.arange(keys.unit.shape[2], device=keys.unit.device)
+    seen = places < known + torch.arange(tokens, device=places.device)[:, None]
+    weights, share = weighed(
+        scores.masked_fill(~seen, -torch.inf), values.unit, asked_unit * factor
+    )
+    return ((weights @ values.numbers.double()).float() * share).transpose(1, 2)
 
 
-def whole(x: Tensor, unit: float, largest: float) -> Tensor:
-    """Integers of float32, as float64."""
-    return (x * unit).round_().clamp_(-largest, largest).double()
+def weighed(scores: Tensor, units: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of keys (n, heads, queries, keys), integers, and what their sums of values are worth.
 
-
-def _weighed(scores: Tensor, scale: float, seen: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weights (..., queries, keys), integers up to CERTAIN, and their sums (..., queries, 1)."""
-    if seen is not None:
-        scores = scores.masked_fill(~seen, -torch.inf)
-    best, scale = scores.amax(-1, keepdim=True), scale / 32
-    if integer_loops.weigh is not None and _plain(scores):
-        total = torch.empty_like(best)
-        parts = (scores.view(-1, scores.shape[-1]), best.view(-1), total.view(-1))
-        integer_loops.weigh(*(part.numpy() for part in parts), scale)
-        return scores, total
-    weights = faded(((best - scores) * scale).float().clamp_(max=0.5), 7, 5)
-    weights = (weights * CERTAIN).round_().double()
-    return weights, weights.sum(-1, keepdim=True)
+    A key counts exp(score * 32 * scale), over that of the best one, times the unit of its value;
+    those below exp(-16) do not. Weights have up to 15 bits, and less where they are many.
+    """
+    best = scores.amax(-1, keepdim=True)
+    t = ((best - scores) * scale[..., None]).clamp_(max=0.5)
+    e = torch.where(t < 0.5, faded(t, 7, 5), 0)
+    whole = (e * CERTAIN).round_().double().sum(-1, keepdim=True)
+    e = e * units[:, :, None]
+    unit = e.amax(-1, keepdim=True) * _single(1 / LARGEST)
+    weights = (e / unit).round_().clamp_(max=LARGEST).long()
+    total = weights.sum(-1, keepdim=True)
+    shift = torch.zeros_like(total)
+    for bits in range(18, 24):  # of 256 keys and 15 bits
+        shift = shift + (total >> bits > 0).long()
+    weights = (weights + ((1 << shift) >> 1)) >> shift
+    share = unit * (1 << (shift + 16)).float() / whole.float()
+    return weights.double(), share
 
 
 def _single(x: float) -> float:

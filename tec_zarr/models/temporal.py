@@ -177,8 +177,10 @@ def _check(config: TemporalConfig) -> None:
         )
     if config.repacked and config.latents % AROUND:
         raise ModelMismatchError(f"{config.latents} channels to be repacked into {AROUND} tokens")
-    if config.width % config.heads or config.width > WIDEST * config.heads:
-        raise ModelMismatchError(f"{config.heads} heads do not divide {config.width} features")
+    if config.width % (2 * config.heads) or config.width > WIDEST * config.heads:
+        raise ModelMismatchError(
+            f"{config.heads} heads do not share {config.width} features, an even number each"
+        )
 
 
 def _are_layers(budgets: object, sent: tuple[int, ...]) -> bool:

@@ -13,18 +13,16 @@ import torch
 from torch import nn
 
 from tec_zarr.models.integers import (
-    KEY,
-    KEYS,
-    VALUE,
-    VALUES,
-    Digits,
+    FOUND,
+    SCORED,
     Gelu,
     LayerNorm,
     Linear,
+    Scaled,
     attended,
-    digits,
-    whole,
+    scaled,
 )
+from tec_zarr.runtime import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +34,19 @@ EPSILON = 1e-6
 
 
 class Pairs(NamedTuple):
-    """What a query may attend to: integers, float64 (n or 1, heads, tokens, width / heads)."""
+    """What a query may attend to, of n sequences or 1: (n, heads, tokens, width / heads)."""
 
-    keys: Tensor
-    values: Tensor
+    keys: Scaled
+    values: Scaled
 
     def and_then(self, later: Pairs) -> Pairs:
         """These, and behind them others."""
-        return Pairs(*(torch.cat(both, 2) for both in zip(self, later, strict=True)))
+        both = zip(self, later, strict=True)
+        return Pairs(*(Scaled(*map(_joined, own, more)) for own, more in both))
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    return torch.cat(parts, 2)
 
 
 class Attention(nn.Module):
@@ -54,28 +57,25 @@ class Attention(nn.Module):
         self.heads = heads
         self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
 
-    def pairs(self, x: Digits, size: Sequence[int]) -> Pairs:
+    def pairs(self, x: Scaled, size: Sequence[int]) -> Pairs:
         """Keys and values of rows, which are the tokens of sequences: `size` is (n, tokens)."""
+        keys, values = self.key.of(x), self.value.of(x)
+        both = (self._split(keys, size, SCORED), self._split(values, size, FOUND))
         return Pairs(
-            self._split(whole(self.key.of(x), KEY, KEYS), size),
-            self._split(whole(self.value.of(x), VALUE, VALUES), size),
+            *(Scaled(*(part.transpose(1, 2).contiguous() for part in own)) for own in both)
         )
 
-    def forward(
-        self, x: Digits, size: Sequence[int], pairs: Pairs, seen: Tensor | None = None
-    ) -> Tensor:
-        """`seen` (queries, keys) says what each token may attend to; None: to all."""
-        query = self._split(whole(self.query.of(x), KEY, KEYS), size)
-        if len(pairs.keys) < size[0]:  # all share what they see: as if they were one sequence
-            together = query.transpose(0, 1).flatten(1, 2)[None]
-            found = attended(together, *pairs, None)[0].unflatten(1, size).transpose(0, 1)
-        else:
-            found = attended(query, *pairs, seen)
-        return self.out(found.transpose(1, 2).flatten(2))
+    def forward(self, x: Scaled, size: Sequence[int], pairs: Pairs, known: int) -> Tensor:
+        """The first token of each sequence sees `known` pairs, each later one sees one more."""
+        shared = len(pairs.keys.unit) < size[0]  # as if all were one sequence
+        query = self._split(self.query.of(x), (1, size[0] * size[1]) if shared else size, SCORED)
+        return self.out(attended(query, *pairs, known).reshape(*size, self.out.in_features))
 
-    def _split(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        parts = x.view(*size, self.heads, x.shape[1] // self.heads)
-        return parts.transpose(1, 2).contiguous()
+    def _split(self, x: Tensor, size: Sequence[int], largest: int) -> Scaled:
+        numbers, unit = scaled(x.view(-1, x.shape[1] // self.heads), largest)
+        return Scaled(
+            numbers.view(*size, self.heads, numbers.shape[1]), unit.view(*size, self.heads)
+        )
 
 
 class Block(nn.Module):
@@ -89,13 +89,13 @@ class Block(nn.Module):
         inside = expansion * width
         self.perceptron = nn.Sequential(Linear(width, inside), Gelu(), Linear(inside, width))
 
-    def rows(self, x: Tensor) -> Digits:
+    def rows(self, x: Tensor) -> Scaled:
         """What attention sees of tokens."""
-        return digits(self.before(x).flatten(0, 1))
+        return scaled(self.before(x).flatten(0, 1))
 
-    def forward(self, x: Tensor, rows: Digits, pairs: Pairs, seen: Tensor | None = None) -> Tensor:
-        """`rows` are those of `x`; `pairs`, what they may see."""
-        x = x + self.attention(rows, x.shape[:2], pairs, seen)
+    def forward(self, x: Tensor, rows: Scaled, pairs: Pairs, known: int) -> Tensor:
+        """`rows` are those of `x`; `pairs`, what they may see, the first one only `known` ones."""
+        x = x + self.attention(rows, x.shape[:2], pairs, known)
         return x + self.perceptron(self.between(x))
 
 
@@ -120,7 +120,7 @@ class Encoder(Layers):
         for layer in self.blocks():
             for block in layer:
                 rows = block.rows(x)
-                x = block(x, rows, block.attention.pairs(rows, x.shape[:2]))
+                x = block(x, rows, block.attention.pairs(rows, x.shape[:2]), x.shape[1])
         return x
 
 
@@ -138,8 +138,9 @@ class Decoder(Layers):
 
     def memories(self, context: Tensor) -> list[Memory]:
         """Where to begin, given context (n or 1, tokens, width)."""
-        rows, size = digits(context.flatten(0, 1)), context.shape[:2]
-        return [Memory(across.attention.pairs(rows, size)) for _, across in self.blocks()]
+        rows, size = scaled(context.flatten(0, 1)), context.shape[:2]
+        blocks = [across for _, across in self.blocks()]
+        return side_by_side(lambda across: Memory(across.attention.pairs(rows, size)), blocks)
 
     def forward(self, x: Tensor, memories: list[Memory]) -> Tensor:
         """The next tokens of each sequence, (n, tokens, width); `memories` learn them."""
@@ -147,9 +148,7 @@ class Decoder(Layers):
             rows = own.rows(x)
             pairs = own.attention.pairs(rows, x.shape[:2])
             memory.past = pairs if memory.past is None else memory.past.and_then(pairs)
-            known, later = memory.past.keys.shape[2], x.shape[1]
-            shape = torch.ones((later, known), dtype=torch.bool, device=x.device)
-            seen = None if later == 1 else shape.tril(known - later)
-            x = own(x, rows, memory.past, seen)
-            x = across(x, across.rows(x), memory.context)
+            known = memory.past.keys.unit.shape[2] - x.shape[1] + 1
+            x = own(x, rows, memory.past, known)
+            x = across(x, across.rows(x), memory.context, memory.context.keys.unit.shape[2])
         return x

@@ -1,0 +1,138 @@
+"""Attention in machine code; `integers.attended` does the same by torch, to the last bit.
+
+Numbers of queries are (n, tokens, heads, d), of keys and values (n, heads, tokens, d), int16; units
+are alike, without d.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tec_zarr.compiled import compiled
+from tec_zarr.models.integer_loops import fade
+from tec_zarr.models.product_loops import rows_of, tile_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[Any]
+
+
+def _attend(
+    query: Numbers, query_unit: Numbers, keys: Numbers, key_unit: Numbers,
+    values: Numbers, value_unit: Numbers, known: int, factor: np.float32, out: Numbers,
+    columns: int,
+) -> None:  # fmt: skip
+    """Sets what queries find, (n, tokens, heads, d) of float32; the first one sees `known` keys.
+
+    Each query sees one key more than the one before, up to all. Keys are pairs of int16, as int32;
+    `columns` are those of panels.
+    """
+    (count, tokens, heads, width), there = query.shape, keys.shape[2]
+    rows, lines = rows_of(columns), (there + 1) // 2
+    key_panels = np.zeros((-(-there // columns), width // 2, columns), np.int32)
+    value_panels = np.zeros((-(-width // columns), lines, columns), np.int32)
+    scores, weights = np.empty((rows, there), np.float32), np.zeros((rows, 2 * lines), np.int16)
+    share, ones = np.empty(rows, np.float32), np.ones(max(rows, width), np.float32)
+    for i in range(count):
+        for head in range(heads):
+            _turn(keys[i, head], key_panels)
+            _join(values[i, head], value_panels)
+            for first in range(0, tokens, rows):
+                left = min(rows, tokens - first)
+                address = query[i, first:, head].ctypes.data, 2 * heads * width, left - 1
+                _multiply(address, key_panels, ones, key_unit[i, head], scores[:left])
+                for row in range(left):
+                    seen = min(there, known + first + row)
+                    scale = query_unit[i, first + row, head] * factor
+                    own = weights[row]
+                    share[row] = _weigh(scores[row, :seen], value_unit[i, head], scale, own)
+                    own[seen:] = 0
+                address = weights.ctypes.data, 4 * lines, left - 1
+                found = out[i, first : first + left, head]
+                _multiply(address, value_panels, share, ones, found)
+
+
+def _multiply_by(
+    address: tuple[int, int, int], panels: Numbers, unit: Numbers, units: Numbers, out: Numbers
+) -> None:
+    """Products of rows and panels, times units of rows and of columns; rows are those of `out`."""
+    _, pairs, columns = panels.shape
+    part = np.empty((rows_of(columns), columns), np.int32)
+    for panel in range(len(panels)):
+        tile_of(columns, address, (panels[panel].ctypes.data, pairs), part.ctypes.data)
+        begin = panel * columns
+        for row in range(out.shape[0]):
+            for k in range(min(columns, out.shape[1] - begin)):
+                single = np.float32(part[row, k]) * units[begin + k]
+                out[row, begin + k] = single * unit[row]
+
+
+def _turn_to(keys: Numbers, panels: Numbers) -> None:
+    """Keys (tokens, d / 2) of pairs become the columns of panels."""
+    columns = panels.shape[2]
+    for k in range(keys.shape[0]):
+        panel, column = panels[k // columns], k % columns
+        for pair in range(keys.shape[1]):
+            panel[pair, column] = keys[k, pair]
+
+
+def _join_to(values: Numbers, panels: Numbers) -> None:
+    """Features of values (tokens, d) become the columns of panels, pairs of tokens their lines."""
+    columns, low = panels.shape[2], np.int32(0xFFFF)
+    for begin in range(0, values.shape[1], columns):
+        end = min(begin + columns, values.shape[1])
+        for k in range(0, values.shape[0], 2):
+            line, first = panels[begin // columns, k // 2], values[k, begin:end]
+            for column in range(len(first)):
+                line[column] = np.int32(first[column]) & low
+            if k + 1 < values.shape[0]:
+                second = values[k + 1, begin:end]
+                for column in range(len(second)):
+                    line[column] |= np.int32(np.int32(second[column]) << 16)
+
+
+def _weigh_by(scores: Numbers, units: Numbers, scale: np.float32, weights: Numbers) -> np.float32:
+    """Weights of keys and what a sum of them is to be multiplied by; see `integers.weighed`."""
+    one, half, sixth, seventh = (
+        np.float32(1),
+        np.float32(1 / 2),
+        np.float32(1 / 6),
+        np.float32(1 / 7),
+    )
+    # Magnitudes of floats are in the order of their bits, and a loop takes many bits at a time.
+    bits, top, found = scores.view(np.int32), np.int32(-(2**31)), np.empty(1, np.int32)
+    for k in range(len(scores)):
+        top = max(top, np.int32(bits[k] ^ (np.int32(bits[k] >> 31) & np.int32(0x7FFFFFFF))))
+    found[0] = top ^ (np.int32(top >> 31) & np.int32(0x7FFFFFFF))
+    best, whole = found.view(np.float32)[0], np.int32(0)
+    for k in range(len(scores)):
+        t = min((best - scores[k]) * scale, half)
+        e = fade(one - t * sixth * (one - t * seventh), t)
+        e = e if t < half else np.float32(0)
+        whole = np.int32(whole + np.int32(np.rint(e * np.float32(65536))))
+        scores[k] = e * units[k]
+    top = np.int32(0)
+    for k in range(len(scores)):
+        top = max(top, bits[k])
+    found[0] = top
+    most = found.view(np.float32)[0]
+    unit, total = most * np.float32(1 / 32767), np.int32(0)
+    for k in range(len(scores)):
+        weight = np.int32(min(np.rint(scores[k] / unit), np.float32(32767)))
+        weights[k] = weight
+        total = np.int32(total + weight)
+    shift = np.int32(0)
+    while total >> shift >= 1 << 18:
+        shift = np.int32(shift + 1)
+    more = np.int32(np.int32(1 << shift) >> 1)
+    for k in range(len(scores)):
+        weights[k] = np.int32(weights[k] + more) >> shift
+    return unit * np.float32(1 << (shift + 16)) / np.float32(whole)
+
+
+_turn, _join = compiled(_turn_to) or _turn_to, compiled(_join_to) or _join_to
+_weigh, _multiply = compiled(_weigh_by) or _weigh_by, compiled(_multiply_by) or _multiply_by
+attend = compiled(_attend)
