@@ -33,7 +33,7 @@ class Shape(NamedTuple):
         return self.vectors * self.lanes
 
 
-WIDE, NARROW = Shape(8, 3, 16), Shape(4, 3, 8)
+WIDE, NARROW = Shape(8, 3, 16), Shape(6, 2, 8)
 """For 32 registers of 512 bits, and for 16 of 256."""
 
 
