@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -122,8 +123,9 @@ def test_products_are_exact_on_every_processor(
     left[0], right[0] = ACTIVE, 682  # as large as a sum can be
     units = [random.random(count).astype(np.float32) for count in (m, n, n)]
     found = np.empty((m, n), np.float32)
-    panels = product_loops.panels(right)
-    product_loops.multiply(left, units[0], panels, *units[1:], found)
+    panels = product_loops.panels(right, *units[1:])
+    for begin, end in pairwise((0, len(panels.numbers) // 2, len(panels.numbers))):
+        product_loops.multiply(left, units[0], *panels, found, begin, end)
     exact = (left.astype(np.int64) @ right.T.astype(np.int64)).astype(np.float32)
     assert np.array_equal(found, exact * units[0][:, None] * units[1] + units[2])
 
@@ -208,7 +210,7 @@ def test_attention_is_alike_and_near(
             seen = torch.arange(keys) < known + torch.arange(tokens)[:, None]
             asking, (there, told) = query.transpose(1, 2).double(), (x.double() for x in pairs)
             exact = functional.scaled_dot_product_attention(asking, there, told, attn_mask=seen)
-            assert (found.transpose(1, 2) - exact).abs().max() <= 4e-3 * scale * max(1, scale)
+            assert (found.transpose(1, 2) - exact).abs().max() <= 8e-3 * scale * max(1, scale)
 
 
 def test_the_widest_sums_of_attention_are_exact() -> None:

@@ -23,21 +23,31 @@ if TYPE_CHECKING:
 def _attend(
     query: Numbers, query_unit: Numbers, keys: Numbers, key_unit: Numbers,
     values: Numbers, value_unit: Numbers, known: int, factor: np.float32, out: Numbers,
-    columns: int,
+    columns: int, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Sets what queries find, (n, tokens, heads, d) of float32; the first one sees `known` keys.
 
     Each query sees one key more than the one before, up to all. Keys are pairs of int16, as int32;
-    `columns` are those of panels.
+    `columns` are those of panels. Only the heads from `begin` to `end` are looked at.
     """
     (count, tokens, heads, width), there = query.shape, keys.shape[2]
+    if tokens == 1:  # panels are worth it where many queries see them
+        seen = min(there, known)
+        near, few = np.empty(seen, np.float32), np.empty(seen, np.int16)
+        for i in range(count):
+            for head in range(begin, end):
+                _score(query[i, 0, head], keys[i, head], key_unit[i, head], near)
+                scale = query_unit[i, 0, head] * factor
+                worth = _weigh(near, value_unit[i, head], scale, few)
+                _mix(few, values[i, head], worth, out[i, 0, head])
+        return
     rows, lines = rows_of(columns), (there + 1) // 2
     key_panels = np.zeros((-(-there // columns), width // 2, columns), np.int32)
     value_panels = np.zeros((-(-width // columns), lines, columns), np.int32)
     scores, weights = np.empty((rows, there), np.float32), np.zeros((rows, 2 * lines), np.int16)
     share, ones = np.empty(rows, np.float32), np.ones(max(rows, width), np.float32)
     for i in range(count):
-        for head in range(heads):
+        for head in range(begin, end):
             _turn(keys[i, head], key_panels)
             _join(values[i, head], value_panels)
             for first in range(0, tokens, rows):
@@ -68,6 +78,27 @@ def _multiply_by(
             for k in range(min(columns, out.shape[1] - begin)):
                 single = np.float32(part[row, k]) * units[begin + k]
                 out[row, begin + k] = single * unit[row]
+
+
+def _score_by(query: Numbers, keys: Numbers, units: Numbers, out: Numbers) -> None:
+    """What `_multiply` makes of one query."""
+    numbers = keys.view(np.int16)
+    for k in range(len(out)):
+        own, total = numbers[k], np.int32(0)
+        for c in range(len(query)):
+            total = np.int32(total + np.int32(np.int32(query[c]) * np.int32(own[c])))
+        out[k] = np.float32(total) * units[k]
+
+
+def _mix_by(weights: Numbers, values: Numbers, share: np.float32, out: Numbers) -> None:
+    """What `_multiply` makes of one row of weights."""
+    sums = np.zeros(len(out), np.int32)
+    for k in range(len(weights)):
+        weight, own = np.int32(weights[k]), values[k]
+        for c in range(len(sums)):
+            sums[c] = np.int32(sums[c] + np.int32(weight * np.int32(own[c])))
+    for c in range(len(sums)):
+        out[c] = np.float32(sums[c]) * share
 
 
 def _turn_to(keys: Numbers, panels: Numbers) -> None:
@@ -134,5 +165,6 @@ def _weigh_by(scores: Numbers, units: Numbers, scale: np.float32, weights: Numbe
 
 
 _turn, _join = compiled(_turn_to) or _turn_to, compiled(_join_to) or _join_to
+_score, _mix = compiled(_score_by) or _score_by, compiled(_mix_by) or _mix_by
 _weigh, _multiply = compiled(_weigh_by) or _weigh_by, compiled(_multiply_by) or _multiply_by
 attend = compiled(_attend)

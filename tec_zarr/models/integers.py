@@ -15,14 +15,16 @@ the products are of float64. Loops in machine code do the rest where numba is.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tec_zarr.models import attention_loops, integer_loops, product_loops
-from tec_zarr.models.product_loops import PART
+from tec_zarr.models.product_loops import PART, Panels
+from tec_zarr.runtime import in_shares
 
 ACTIVE = 2**13 - 1
 """Largest integer of an activation."""
@@ -56,8 +58,12 @@ CERTAIN = 2.0**16
 """Of integers that are added up to the sum of exponentials, the largest."""
 
 
+SHARE = 2**25
+"""Products that are worth a thread."""
+
+
 class Scaled(NamedTuple):
-    """Rows of integers, int16 (rows, n), in units (rows,), float32; a zero makes n even."""
+    """Rows of integers (rows, n) in units (rows,), float32; int16, and a zero makes n even."""
 
     numbers: Tensor
     unit: Tensor
@@ -90,29 +96,23 @@ def _room(x: Tensor) -> Tensor:
 class Linear(nn.Linear):
     """x @ weight.T + bias in integers; needs `prepare`."""
 
-    integers: _Weights
+    integers: Panels | Scaled
 
     def of(self, x: Scaled) -> Tensor:
         """The rows (rows, n) of float32 that rows of integers become."""
-        numbers, unit, bias = self.integers
-        if numbers.dtype == torch.int16 and product_loops.multiply is not None:
-            rows = torch.empty((len(x.unit), len(bias)))
-            parts = (*x, numbers, unit, bias, rows)
-            product_loops.multiply(*(part.numpy() for part in parts))
-            return rows
-        return (x.numbers.double() @ numbers.T).float() * x.unit[:, None] * unit + bias
+        multiply, weights = product_loops.multiply, self.integers
+        if multiply is None or isinstance(weights, Scaled):
+            numbers, unit = cast("Scaled", weights)
+            return (x.numbers.double() @ numbers.T).float() * x.unit[:, None] * unit + self.bias
+        found = torch.empty((len(x.unit), self.out_features))
+        parts = (x.numbers.numpy(), x.unit.numpy(), *weights, found.numpy())
+        most = len(found) * weights.numbers.size // SHARE
+        in_shares(partial(multiply, *parts), len(weights.numbers), most)
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """The same of float32 (..., n)."""
         return self.of(scaled(x.flatten(0, -2))).unflatten(0, x.shape[:-1])
-
-
-class _Weights(NamedTuple):
-    numbers: Tensor
-    """Panels of int16 for machine code, or (n, k) of float64."""
-
-    unit: Tensor
-    bias: Tensor
 
 
 def prepare(model: nn.Module) -> None:
@@ -120,11 +120,11 @@ def prepare(model: nn.Module) -> None:
     for layer in model.modules():
         if isinstance(layer, Linear):
             numbers, unit = weights(layer.weight.detach())
-            if product_loops.multiply is not None and numbers.device.type == "cpu":
-                numbers = torch.from_numpy(product_loops.panels(numbers.numpy()))
+            if product_loops.multiply is None or numbers.device.type != "cpu":
+                layer.integers = Scaled(numbers.double(), unit)
             else:
-                numbers = numbers.double()
-            layer.integers = _Weights(numbers, unit, layer.bias.detach())
+                parts = (part.numpy() for part in (numbers, unit, layer.bias.detach()))
+                layer.integers = product_loops.panels(*parts)
 
 
 def weights(x: Tensor) -> Scaled:
@@ -202,9 +202,10 @@ def attended(query: Scaled, keys: Scaled, values: Scaled, known: int) -> Tensor:
         found = torch.empty(query.numbers.shape)
         pairs = Scaled(keys.numbers.view(torch.int32), keys.unit)
         parts = (part.numpy() for part in (*query, *pairs, *values))
-        attention_loops.attend(
-            *parts, known, np.float32(factor), found.numpy(), product_loops.columns_of_panels()
-        )
+        columns = product_loops.columns_of_panels()
+        rest = known, np.float32(factor), found.numpy(), columns
+        most = 2 * found.numel() * keys.unit.shape[2] // SHARE
+        in_shares(partial(attention_loops.attend, *parts, *rest), found.shape[2], most)
         return found
     asked, asked_unit = query.numbers.transpose(1, 2), query.unit.transpose(1, 2)
     scores = (asked.double() @ keys.numbers.double().mT).float() * keys.unit[:, :, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers = NDArray[Any]
+    Rows = tuple[int, int, int]
+    Units = tuple[int, int, int, int]
 
 PART = 384
 """Inputs whose products are added up in int32; sums of these are float64."""
@@ -22,38 +24,52 @@ def columns_of_panels() -> int:
     return tile.columns()
 
 
-def panels(weights: Numbers) -> Numbers:
-    """Weights (n, k) of int16 as `multiply` takes them, (panels, k / 2, columns, 2); k is even."""
-    (n, k), columns = weights.shape, columns_of_panels()
-    padded = np.zeros((-(-n // columns) * columns, k), np.int16)
-    padded[:n] = weights
-    parts = padded.reshape(-1, columns, k // 2, 2)
-    return np.ascontiguousarray(parts.transpose(0, 2, 1, 3))
+class Panels(NamedTuple):
+    """Weights (n, k) as `multiply` takes them; zeros make n a multiple of the columns."""
+
+    numbers: Numbers
+    """Integers, int16, (panels, k / 2, columns, 2)."""
+
+    unit: Numbers
+    """Of each column, float32."""
+
+    bias: Numbers
+    """Of each column, float32."""
+
+
+def panels(numbers: Numbers, unit: Numbers, bias: Numbers) -> Panels:
+    """Panels of int16 (n, k), their units and biases (n,), float32; k is even."""
+    (n, k), columns = numbers.shape, columns_of_panels()
+    more = (0, -n % columns)
+    parts = np.pad(numbers, (more, (0, 0))).reshape(-1, columns, k // 2, 2)
+    parts = np.ascontiguousarray(parts.transpose(0, 2, 1, 3))
+    return Panels(parts, np.pad(unit, more), np.pad(bias, more))
 
 
 def _multiply(
     numbers: Numbers, unit: Numbers,
-    weights: Numbers, weight_unit: Numbers, bias: Numbers, out: Numbers,
+    weights: Numbers, weight_unit: Numbers, bias: Numbers, out: Numbers, start: int, stop: int,
 ) -> None:  # fmt: skip
-    """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus `bias`."""
-    (m, k), (count, _, columns, _), n = numbers.shape, weights.shape, out.shape[1]
+    """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus `bias`.
+
+    Only the columns of the panels from `start` to `stop` are set.
+    """
+    (m, k), columns, n = numbers.shape, weights.shape[2], out.shape[1]
     rows = rows_of(columns)
-    part, sums = np.empty((rows, columns), np.int32), np.empty((rows, columns))
-    for panel in range(count):
-        begin, width = panel * columns, min(columns, n - panel * columns)
+    room, last = np.empty((rows, columns)), np.empty((rows, columns), np.float32)
+    for panel in range(start, stop):
+        begin = panel * columns
+        far, whole = (weights[panel].ctypes.data, k // 2), begin + columns <= n
+        units, more = weight_unit[begin:].ctypes.data, bias[begin:].ctypes.data
         for first in range(0, m, rows):
-            sums[:] = 0
-            for at in range(0, k, PART):
-                near = numbers[first:, at:].ctypes.data, 2 * k, m - 1 - first
-                far = weights[panel, at // 2 :].ctypes.data, min(PART, k - at) // 2
-                tile_of(columns, near, far, part.ctypes.data)
-                for row in range(rows):
-                    for c in range(columns):
-                        sums[row, c] += part[row, c]
-            for row in range(min(rows, m - first)):
-                for c in range(width):
-                    single = np.float32(sums[row, c]) * unit[first + row] * weight_unit[begin + c]
-                    out[first + row, begin + c] = single + bias[begin + c]
+            near = numbers[first:].ctypes.data, 2 * k, m - 1 - first
+            own = unit[first:].ctypes.data, units, more, room.ctypes.data
+            if whole:
+                product_of(columns, near, far, own, (out[first:, begin:].ctypes.data, 4 * n))
+            else:
+                product_of(columns, near, far, own, (last.ctypes.data, 4 * columns))
+                for row in range(min(rows, m - first)):
+                    out[first + row, begin:] = last[row, : n - begin]
 
 
 def _rows_of(columns: int) -> int:
@@ -61,20 +77,32 @@ def _rows_of(columns: int) -> int:
     return WIDE_ROWS if columns == WIDE_COLUMNS else NARROW_ROWS
 
 
-def _tile_of(columns: int, near: tuple[int, int, int], far: tuple[int, int], sums: int) -> None:
-    """Sums (rows, columns), given addresses of rows and of a panel; see `tile.tile`."""
+def _tile_of(columns: int, rows: Rows, panel: tuple[int, int], sums: int) -> None:
+    """See `tile.tile`."""
     if columns == WIDE_COLUMNS:
-        _wide(*near, *far, sums)
+        wide(rows, panel, (sums,))
     else:
-        _narrow(*near, *far, sums)
+        narrow(rows, panel, (sums,))
+
+
+def _product_of(
+    columns: int, rows: Rows, panel: tuple[int, int], of: Units, out: tuple[int, int]
+) -> None:
+    """See `tile.product`."""
+    if columns == WIDE_COLUMNS:
+        wide_product(rows, panel, of, out)
+    else:
+        narrow_product(rows, panel, of, out)
 
 
 rows_of, tile_of = compiled(_rows_of) or _rows_of, compiled(_tile_of) or _tile_of
+product_of = compiled(_product_of) or _product_of
 multiply = compiled(_multiply)
 if multiply is not None:
     from tec_zarr.models import tile
     from tec_zarr.models.tile import NARROW, WIDE
 
-    _wide, _narrow = tile.tile(WIDE), tile.tile(NARROW)
     WIDE_ROWS, WIDE_COLUMNS = WIDE.rows, WIDE.columns
     NARROW_ROWS, NARROW_COLUMNS = NARROW.rows, NARROW.columns
+    wide, narrow = tile.tile(WIDE), tile.tile(NARROW)
+    wide_product, narrow_product = tile.product(WIDE, PART), tile.product(NARROW, PART)

@@ -7,17 +7,22 @@ is written in LLVM's terms, for numba. It names no instruction, and is right on 
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import binding, ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 WHOLE, PAIR, HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
+SINGLE, DOUBLE = ir.FloatType(), ir.DoubleType()
+NOTHING = ir.Constant(ir.IntType(8).as_pointer(), None)
+"""What numba has for None."""
 
 
 class Shape(NamedTuple):
@@ -44,51 +49,129 @@ def columns() -> int:
 
 
 def tile(shape: Shape) -> Any:
-    """A function for compiled loops that sets sums (rows, columns), int32, given addresses.
+    """A function for compiled loops that sets sums (rows, columns), int32.
 
-    Its arguments: the first row, the bytes from row to row, the number of the last row (rows beyond
-    it are taken for it), a panel (pairs, columns, 2), the number of its pairs, the sums.
+    Arguments: rows (address of the first, bytes from row to row, number of the last: rows beyond it
+    are taken for it); a panel (address of (pairs, columns, 2), number of pairs); address of sums.
     """
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        first, step, last, panel, pairs, found = arguments
-        rows = [_row(builder, first, step, last, row) for row in range(shape.rows)]
-        before, loop, end = builder.block, *map(builder.append_basic_block, ("pairs", "end"))
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        index = builder.phi(WHOLE)
-        sums = [builder.phi(_sums(shape)) for _ in range(shape.rows * shape.vectors)]
-        done = _add_pair(builder, shape, (rows, panel, index), sums)
-        following = builder.add(index, WHOLE(1))
-        for phi, begin, later in zip(
-            [index, *sums], [WHOLE(0)] + [ir.Constant(_sums(shape), None)] * len(sums),
-            [following, *done], strict=True,
-        ):  # fmt: skip
-            phi.add_incoming(begin, before)
-            phi.add_incoming(later, loop)
-        builder.cbranch(builder.icmp_signed("<", following, pairs), loop, end)
-        builder.position_at_end(end)
-        for number, own in enumerate(done):
-            address = builder.add(found, WHOLE(4 * shape.lanes * number))
-            builder.store(own, builder.inttoptr(address, own.type.as_pointer()), align=4)
-        return ir.Constant(ir.IntType(8).as_pointer(), None)  # what numba has for None
+        rows, panel, (found,) = _taken_apart(builder, arguments)
+        at = _rows(builder, shape, rows), panel[0]
+        for number, own in enumerate(_add(builder, shape, at, (WHOLE(0), panel[1]))):
+            _store(builder, own, builder.add(found, WHOLE(4 * shape.lanes * number)))
+        return NOTHING
 
     @intrinsic
-    def called(_: Any, first: Any, step: Any, last: Any, panel: Any, pairs: Any, sums: Any) -> Any:
-        del first, step, last, panel, pairs, sums
-        return types.void(*[types.int64] * 6), generate
+    def called(_: Any, rows: Any, panel: Any, sums: Any) -> Any:
+        del rows, panel, sums
+        return types.void(*map(_numbers, (3, 2, 1))), generate
 
     return called
 
 
-def _sums(shape: Shape) -> Any:
-    return ir.VectorType(PAIR, shape.lanes)
+def product(shape: Shape, part: int) -> Any:
+    """A function for compiled loops that sets products of rows and a panel, float32.
+
+    Arguments: rows and a panel, as for `tile`, where `part` inputs are added up in int32; addresses
+    of units of rows, of units of columns, of what is added to columns, and of room for (rows,
+    columns) of float64; rows to be set (address of the first, bytes from row to row).
+    """
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        rows, panel, (unit, units, bias, room), out = _taken_apart(builder, arguments)
+        places = [
+            builder.add(room, WHOLE(8 * shape.lanes * k)) for k in range(shape.rows * shape.vectors)
+        ]
+        for place in places:
+            _store(builder, ir.Constant(_vector(DOUBLE, shape), None), place)
+        at, step = (_rows(builder, shape, rows), panel[0]), WHOLE(part // 2)
+        with _turns(builder, panel[1], step) as begin:
+            end = builder.add(begin, step)
+            end = builder.select(builder.icmp_signed("<", end, panel[1]), end, panel[1])
+            for own, place in zip(_add(builder, shape, at, (begin, end)), places, strict=True):
+                before = _load(builder, place, _vector(DOUBLE, shape))
+                own = builder.sitofp(own, _vector(DOUBLE, shape))
+                _store(builder, builder.fadd(before, own), place)
+        to = _rows(builder, shape, (*out, rows[2]))
+        of = _rows(builder, shape, (unit, WHOLE(4), rows[2]))
+        for number, place in enumerate(places):
+            row, vector = divmod(number, shape.vectors)
+            offset = WHOLE(4 * shape.lanes * vector)
+            own = _load(builder, place, _vector(DOUBLE, shape))
+            one = _repeated(builder, _load(builder, of[row], SINGLE), shape)
+            many, more = (
+                _load(builder, builder.add(address, offset), _vector(SINGLE, shape))
+                for address in (units, bias)
+            )
+            own = builder.fmul(builder.fptrunc(own, _vector(SINGLE, shape)), one)
+            own = builder.fadd(builder.fmul(own, many), more)
+            _store(builder, own, builder.add(to[row], offset))
+        return NOTHING
+
+    @intrinsic
+    def called(_: Any, rows: Any, panel: Any, columns: Any, out: Any) -> Any:
+        del rows, panel, columns, out
+        return types.void(*map(_numbers, (3, 2, 4, 2))), generate
+
+    return called
 
 
-def _row(builder: Any, first: Any, step: Any, last: Any, row: int) -> Any:
-    """The address of a row."""
-    number = builder.select(builder.icmp_signed("<", WHOLE(row), last), WHOLE(row), last)
-    return builder.add(first, builder.mul(step, number))
+def _numbers(count: int) -> Any:
+    return types.UniTuple(types.int64, count)  # type: ignore[no-untyped-call]
+
+
+def _taken_apart(builder: Any, arguments: Any) -> Iterator[list[Any]]:
+    return (cgutils.unpack_tuple(builder, own) for own in arguments)  # type: ignore[no-untyped-call]
+
+
+def _add(builder: Any, shape: Shape, at: tuple[Any, Any], pairs: tuple[Any, Any]) -> list[Any]:
+    """Sums of products, given addresses of rows and of a panel, from one pair to another."""
+    begin, stop = pairs
+    before, loop, end = builder.block, *map(builder.append_basic_block, ("pairs", "end"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    index = builder.phi(WHOLE)
+    sums = [builder.phi(_vector(PAIR, shape)) for _ in range(shape.rows * shape.vectors)]
+    done = _add_pair(builder, shape, (*at, index), sums)
+    following = builder.add(index, WHOLE(1))
+    zero = ir.Constant(_vector(PAIR, shape), None)
+    for phi, first, later in zip(
+        [index, *sums], [begin] + [zero] * len(sums), [following, *done], strict=True
+    ):
+        phi.add_incoming(first, before)
+        phi.add_incoming(later, loop)
+    builder.cbranch(builder.icmp_signed("<", following, stop), loop, end)
+    builder.position_at_end(end)
+    return done
+
+
+@contextmanager
+def _turns(builder: Any, stop: Any, step: Any) -> Iterator[Any]:
+    """A loop from 0 by steps, with at least one turn; what is built within is its body."""
+    before, loop, end = builder.block, *map(builder.append_basic_block, ("turn", "done"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    index = builder.phi(WHOLE)
+    yield index
+    following = builder.add(index, step)
+    index.add_incoming(WHOLE(0), before)
+    index.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, stop), loop, end)
+    builder.position_at_end(end)
+
+
+def _vector(kind: Any, shape: Shape) -> Any:
+    return ir.VectorType(kind, shape.lanes)
+
+
+def _rows(builder: Any, shape: Shape, rows: Sequence[Any]) -> list[Any]:
+    """The addresses of rows."""
+    (first, step, last), found = rows, []
+    for row in map(WHOLE, range(shape.rows)):
+        number = builder.select(builder.icmp_signed("<", row, last), row, last)
+        found.append(builder.add(first, builder.mul(step, number)))
+    return found
 
 
 def _add_pair(
@@ -111,9 +194,14 @@ def _load(builder: Any, address: Any, kind: Any) -> Any:
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=4)
 
 
+def _store(builder: Any, value: Any, address: Any) -> None:
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+
+
 def _repeated(builder: Any, value: Any, shape: Shape) -> Any:
-    one = builder.insert_element(ir.Constant(_sums(shape), ir.Undefined), value, PAIR(0))
-    return builder.shuffle_vector(one, one, ir.Constant(_sums(shape), [0] * shape.lanes))
+    one = ir.Constant(_vector(value.type, shape), ir.Undefined)
+    one = builder.insert_element(one, value, PAIR(0))
+    return builder.shuffle_vector(one, one, ir.Constant(_vector(PAIR, shape), [0] * shape.lanes))
 
 
 def _products(builder: Any, left: Any, right: Any, shape: Shape) -> Any:
@@ -122,7 +210,9 @@ def _products(builder: Any, left: Any, right: Any, shape: Shape) -> Any:
     both = builder.mul(builder.sext(left, wide), builder.sext(right, wide))
     even, odd = (
         builder.shuffle_vector(
-            both, both, ir.Constant(_sums(shape), [2 * k + side for k in range(shape.lanes)])
+            both,
+            both,
+            ir.Constant(_vector(PAIR, shape), [2 * k + side for k in range(shape.lanes)]),
         )
         for side in (0, 1)
     )
