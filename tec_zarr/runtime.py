@@ -151,9 +151,15 @@ def in_shares(function: Callable[[int, int], object], count: int, most: int) -> 
 @cache
 def _pool(count: int) -> ThreadPoolExecutor:
     """So many threads, each with one of torch; they stay, as new ones start slowly."""
+    return ThreadPoolExecutor(count, "tec-zarr", _be_one_thread)
+
+
+def _be_one_thread() -> None:
+    """Let a new thread share nothing with others."""
     import torch
 
-    return ThreadPoolExecutor(count, "tec-zarr", torch.set_num_threads, (1,))
+    torch.get_num_threads()  # the first call in a thread sets what another thread chose last
+    torch.set_num_threads(1)
 
 
 _places = threading.BoundedSemaphore(cores())

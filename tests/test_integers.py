@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tec_zarr.models import attention_loops, integer_loops, product_loops
+from tec_zarr.models import attention_loops, integer_loops, integers, product_loops
 from tec_zarr.models.integers import (
     ACTIVE,
     CERTAIN,
@@ -137,6 +137,18 @@ def test_linear_layers_are_alike_and_near(seed: int, count: int, width: int, sca
     exact = functional.linear(x.double(), layer.weight.double(), layer.bias.double())
     furthest = 3e-4 * x.double().norm(dim=1, keepdim=True) * layer.weight.norm(dim=1).double()
     assert ((found - exact).abs() <= furthest + 1e-6).all()
+
+
+def test_threads_share_what_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integers, "SHARE", 1)
+    layer, x = linear(192, 100), rows(1, 40, 192, 3.0)
+    query, keys, values = torch.randn(3, 2, 5, 7, 48)
+    asked, own = heads(query.transpose(1, 2), SCORED), seen_by(keys, values)
+    alone = layer(x), attended(asked, *own, 3)
+    for threads in (2, 3, 64):
+        torch.set_num_threads(threads)
+        together = layer(x), attended(asked, *own, 3)
+        assert all(map(torch.equal, alone, together))
 
 
 def test_a_row_does_not_depend_on_the_others() -> None:

@@ -167,6 +167,9 @@ class Temporal(Sideless):
 
 def _check(config: TemporalConfig) -> None:
     """Raise ModelMismatchError for sizes that do not go together."""
+    sizes = *config.channels, config.latents, config.width, config.heads, config.expansion
+    if any(type(size) is not int or size < 1 for size in sizes):
+        raise ModelMismatchError(f"{sizes} are no numbers of channels, features and heads")
     if any(FINE % count for count in config.bins):
         raise ModelMismatchError(f"rows of a scale that do not divide {FINE}: {config.bins}")
     if len(config.sent) != len(config.qualities) or max(config.sent) > TOKENS:
