@@ -32,14 +32,9 @@ def _attend(
     """
     (count, tokens, heads, width), there = query.shape, keys.shape[2]
     if tokens == 1:  # panels are worth it where many queries see them
-        seen = min(there, known)
-        near, few = np.empty(seen, np.float32), np.empty(seen, np.int16)
-        for i in range(count):
-            for head in range(begin, end):
-                _score(query[i, 0, head], keys[i, head], key_unit[i, head], near)
-                scale = query_unit[i, 0, head] * factor
-                worth = _weigh(near, value_unit[i, head], scale, few)
-                _mix(few, values[i, head], worth, out[i, 0, head])
+        _attend_once(
+            query, query_unit, keys, key_unit, values, value_unit, known, factor, out, begin, end
+        )
         return
     rows, lines = rows_of(columns), (there + 1) // 2
     key_panels = np.zeros((-(-there // columns), width // 2, columns), np.int32)
@@ -65,6 +60,22 @@ def _attend(
                 _multiply(address, value_panels, share, ones, found)
 
 
+def _attend_by_one(
+    query: Numbers, query_unit: Numbers, keys: Numbers, key_unit: Numbers,
+    values: Numbers, value_unit: Numbers, known: int, factor: np.float32, out: Numbers,
+    begin: int, end: int,
+) -> None:  # fmt: skip
+    """The same of one query of each sequence."""
+    for i in range(query.shape[0]):
+        for head in range(begin, end):
+            own_keys, own_values = keys[i, head, :known], values[i, head, :known]
+            scale = query_unit[i, 0, head] * factor
+            _find(
+                query[i, 0, head], scale, own_keys, key_unit[i, head, :known],
+                own_values, value_unit[i, head, :known], out[i, 0, head],
+            )  # fmt: skip
+
+
 def _multiply_by(
     address: tuple[int, int, int], panels: Numbers, unit: Numbers, units: Numbers, out: Numbers
 ) -> None:
@@ -80,24 +91,24 @@ def _multiply_by(
                 out[row, begin + k] = single * unit[row]
 
 
-def _score_by(query: Numbers, keys: Numbers, units: Numbers, out: Numbers) -> None:
-    """What `_multiply` makes of one query."""
-    numbers = keys.view(np.int16)
-    for k in range(len(out)):
+def _find_by(
+    query: Numbers, scale: np.float32, keys: Numbers, key_units: Numbers, values: Numbers,
+    value_units: Numbers, out: Numbers,
+) -> None:  # fmt: skip
+    """What one query finds in one head."""
+    count, width, numbers = len(keys), len(query), keys.view(np.int16)
+    scores, weights = np.empty(count, np.float32), np.empty(count, np.int16)
+    for k in range(count):
         own, total = numbers[k], np.int32(0)
-        for c in range(len(query)):
+        for c in range(width):
             total = np.int32(total + np.int32(np.int32(query[c]) * np.int32(own[c])))
-        out[k] = np.float32(total) * units[k]
-
-
-def _mix_by(weights: Numbers, values: Numbers, share: np.float32, out: Numbers) -> None:
-    """What `_multiply` makes of one row of weights."""
-    sums = np.zeros(len(out), np.int32)
-    for k in range(len(weights)):
+        scores[k] = np.float32(total) * key_units[k]
+    share, sums = _weigh(scores, value_units, scale, weights), np.zeros(width, np.int32)
+    for k in range(count):
         weight, own = np.int32(weights[k]), values[k]
-        for c in range(len(sums)):
+        for c in range(width):
             sums[c] = np.int32(sums[c] + np.int32(weight * np.int32(own[c])))
-    for c in range(len(sums)):
+    for c in range(width):
         out[c] = np.float32(sums[c]) * share
 
 
@@ -165,6 +176,7 @@ def _weigh_by(scores: Numbers, units: Numbers, scale: np.float32, weights: Numbe
 
 
 _turn, _join = compiled(_turn_to) or _turn_to, compiled(_join_to) or _join_to
-_score, _mix = compiled(_score_by) or _score_by, compiled(_mix_by) or _mix_by
 _weigh, _multiply = compiled(_weigh_by) or _weigh_by, compiled(_multiply_by) or _multiply_by
+_find = compiled(_find_by) or _find_by
+_attend_once = compiled(_attend_by_one) or _attend_by_one
 attend = compiled(_attend)

@@ -98,15 +98,8 @@ def product(shape: Shape, part: int) -> Any:
         for number, place in enumerate(places):
             row, vector = divmod(number, shape.vectors)
             offset = WHOLE(4 * shape.lanes * vector)
-            own = _load(builder, place, _vector(DOUBLE, shape))
-            one = _repeated(builder, _load(builder, of[row], SINGLE), shape)
-            many, more = (
-                _load(builder, builder.add(address, offset), _vector(SINGLE, shape))
-                for address in (units, bias)
-            )
-            own = builder.fmul(builder.fptrunc(own, _vector(SINGLE, shape)), one)
-            own = builder.fadd(builder.fmul(own, many), more)
-            _store(builder, own, builder.add(to[row], offset))
+            columns = (builder.add(units, offset), builder.add(bias, offset))
+            _finish(builder, shape, place, (of[row], *columns), builder.add(to[row], offset))
         return NOTHING
 
     @intrinsic
@@ -115,6 +108,16 @@ def product(shape: Shape, part: int) -> Any:
         return types.void(*map(_numbers, (3, 2, 4, 2))), generate
 
     return called
+
+
+def _finish(builder: Any, shape: Shape, sums: Any, units: Sequence[Any], out: Any) -> None:
+    """Sums, rounded to float32, times the units of a row and of columns, and what is added."""
+    one, *columns = units
+    many, more = (_load(builder, own, _vector(SINGLE, shape)) for own in columns)
+    own = _load(builder, sums, _vector(DOUBLE, shape))
+    own = builder.fptrunc(own, _vector(SINGLE, shape))
+    own = builder.fmul(own, _repeated(builder, _load(builder, one, SINGLE), shape))
+    _store(builder, builder.fadd(builder.fmul(own, many), more), out)
 
 
 def _numbers(count: int) -> Any:
