@@ -8,14 +8,17 @@ RUN := $(VENV)/bin/
 LOOPS := $(addprefix tests/test_,compiled.py golden.py models.py rans.py sparse.py spectral.py \
     squares.py tables.py)
 
+# Files of tests go to two processes, each with one thread.
+TESTS := OMP_NUM_THREADS=1 $(RUN)pytest -W error -n 2 --dist loadfile
+
 .PHONY: test test-training demo rate models-doc speed test-newest clean
 
 test: $(VENV)/installed
 	$(RUN)ruff format --check .
 	$(RUN)ruff check .
 	$(RUN)mypy
-	$(RUN)pytest -W error
-	TEC_ZARR_COMPILED=0 $(RUN)pytest -W error $(LOOPS)
+	$(TESTS)
+	TEC_ZARR_COMPILED=0 $(TESTS) $(LOOPS)
 
 # Training with CompressAI, which has no wheel for Python 3.13; decoding with its older NumPy.
 test-training: $(VENV)-training/installed
