@@ -57,3 +57,4 @@ $(VENV)-training/installed: $(VENV)/installed .ci/training
 
 clean:
 	rm -rf $(VENV) $(VENV)-training .venv-newest demo build *.egg-info
+	find tec_zarr -name '*.nb[ci]' -delete

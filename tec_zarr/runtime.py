@@ -135,7 +135,8 @@ def side_by_side(function: Callable[[Part], Result], parts: Sequence[Part]) -> l
 def in_shares(function: Callable[[int, int], object], count: int, most: int) -> None:
     """Call a function with the borders of parts of range(count), each in a thread.
 
-    For functions that hold no lock. There are as many parts as torch has threads here, at most `most`.
+    For functions that hold no lock. There are as many parts as torch has threads here, up to
+    `most`.
     """
     import torch
 
