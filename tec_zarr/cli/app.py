@@ -30,7 +30,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.command()(train.train)
 # A pipe has no width: let tables be as wide as they are.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000)
 DEFAULT = TecConfig()
 
 
