@@ -95,7 +95,7 @@ def test_averages_of_patches_begin_as_averages_of_neighbours() -> None:
     model(talk, 1, (8, 8), torch.tensor([0.5]))
     for channels, places, mean, _ in talk.calls:
         if channels.start == 0 and mean is not None and 0 not in places:
-            assert (mean[:, :2] - 48).abs().max() <= 0.5  # decoded as well as steps allow
+            assert (mean[:, :2] - 48).abs().max() <= 0.5001  # as well as steps and float32 allow
             assert not mean[:, 2:].any()
 
 
