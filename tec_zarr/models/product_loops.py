@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PART = 384
 """Inputs whose products are added up in int32; sums of these are float64."""
 
+SHORT = 4
+"""Rows that are taken together where more would be in vain."""
+
 
 def columns_of_panels() -> int:
     """What suits this processor."""
@@ -61,15 +64,19 @@ def _multiply(
         begin = panel * columns
         far, whole = (weights[panel].ctypes.data, k // 2), begin + columns <= n
         units, more = weight_unit[begin:].ctypes.data, bias[begin:].ctypes.data
-        for first in range(0, m, rows):
-            near = numbers[first:].ctypes.data, 2 * k, m - 1 - first
+        first = 0
+        while first < m:
+            left = m - first
+            short = left <= SHORT or rows < left <= 2 * SHORT
+            near = numbers[first:].ctypes.data, 2 * k, left - 1
             own = unit[first:].ctypes.data, units, more, room.ctypes.data
             if whole:
-                product_of(columns, near, far, own, (out[first:, begin:].ctypes.data, 4 * n))
+                product_of(columns, short, near, far, own, (out[first:, begin:].ctypes.data, 4 * n))
             else:
-                product_of(columns, near, far, own, (last.ctypes.data, 4 * columns))
-                for row in range(min(rows, m - first)):
+                product_of(columns, short, near, far, own, (last.ctypes.data, 4 * columns))
+                for row in range(min(rows, left)):
                     out[first + row, begin:] = last[row, : n - begin]
+            first += SHORT if short else rows
 
 
 def _rows_of(columns: int) -> int:
@@ -86,11 +93,16 @@ def _tile_of(columns: int, rows: Rows, panel: tuple[int, int], sums: int) -> Non
 
 
 def _product_of(
-    columns: int, rows: Rows, panel: tuple[int, int], of: Units, out: tuple[int, int]
+    columns: int, short: bool, rows: Rows, panel: tuple[int, int], of: Units, out: tuple[int, int]
 ) -> None:
     """See `tile.product`."""
     if columns == WIDE_COLUMNS:
-        wide_product(rows, panel, of, out)
+        if short:
+            wide_short(rows, panel, of, out)
+        else:
+            wide_product(rows, panel, of, out)
+    elif short:
+        narrow_short(rows, panel, of, out)
     else:
         narrow_product(rows, panel, of, out)
 
@@ -106,3 +118,6 @@ if multiply is not None:
     NARROW_ROWS, NARROW_COLUMNS = NARROW.rows, NARROW.columns
     wide, narrow = tile.tile(WIDE), tile.tile(NARROW)
     wide_product, narrow_product = tile.product(WIDE, PART), tile.product(NARROW, PART)
+    wide_short, narrow_short = (
+        tile.product(shape._replace(rows=SHORT), PART) for shape in (WIDE, NARROW)
+    )

@@ -125,7 +125,7 @@ class SequencePrior(nn.Module):
         start = self.encoded(self.start.view(1, -1, 1, 1).expand(-1, -1, SIDE, SIDE))
         return start, self.context(start, start)
 
-    def features(self, before: Tensor, index: int, memories: list[Memory]) -> Tensor:
+    def features(self, before: Tensor, index: int, memories: list[list[Memory]]) -> Tensor:
         """Features (windows, tokens, width) of tokens from `index` on.
 
         `before` (windows, tokens, c) is what came before each of them.
@@ -150,7 +150,7 @@ class _Line:
     there: Tensor
     """(windows,): whether they have data."""
 
-    memories: list[Memory]
+    memories: list[list[Memory]]
     before: Tensor
     """The last token (windows that are there, c)."""
 
@@ -169,7 +169,7 @@ class _Line:
 
     def copy(self) -> _Line:
         """One to go on with while this one stays; tensors are never changed."""
-        memories = [replace(memory) for memory in self.memories]
+        memories = [[replace(memory) for memory in part] for part in self.memories]
         return replace(self, memories=memories, tokens=[*self.tokens], features=[*self.features])
 
 
@@ -200,8 +200,9 @@ class _Walk:
         Each layer goes on where the tokens of the one below it end, and forecasts those above.
         """
         there = self._there(step)
-        memories = self.prior.decoder.memories(self._context(there))
-        line = _Line(there, memories, self.prior.first.expand(int(there.sum()), -1))
+        count = int(there.sum())
+        memories = self.prior.decoder.memories(self._context(there), count)
+        line = _Line(there, memories, self.prior.first.expand(count, -1))
         given = None if given is None else given.flatten(0, 1)
         sent = sent.flatten(0, 1) & there[:, None]
         shown = []

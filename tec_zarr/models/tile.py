@@ -27,6 +27,10 @@ SINGLE, DOUBLE = ir.FloatType(), ir.DoubleType()
 NOTHING = ir.Constant(ir.IntType(8).as_pointer(), None)
 """What numba has for None."""
 
+LINE, AHEAD = 64, 4096
+"""Bytes that memory gives at once, and how far ahead of their use weights are asked for: processors
+see by themselves that a loop goes on, but not beyond a page."""
+
 
 class Shape(NamedTuple):
     """What registers hold: sums of so many rows and vectors of columns."""
@@ -189,6 +193,8 @@ def _add_pair(
     begin = builder.add(panel, builder.mul(index, WHOLE(4 * shape.columns)))
     starts = (builder.add(begin, WHOLE(4 * shape.lanes * k)) for k in range(shape.vectors))
     columns = [_load(builder, start, vector) for start in starts]
+    for line in range(0, 4 * shape.columns, LINE):
+        _ask_for(builder, builder.add(begin, WHOLE(AHEAD + line)))
     offset = builder.mul(index, WHOLE(4))
     pairs = [_load(builder, builder.add(row, offset), PAIR) for row in rows]
     values = [builder.bitcast(_repeated(builder, pair, shape), vector) for pair in pairs]
@@ -202,6 +208,14 @@ def _load(builder: Any, address: Any, kind: Any) -> Any:
 
 def _store(builder: Any, value: Any, address: Any) -> None:
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+
+
+def _ask_for(builder: Any, address: Any) -> None:
+    """Let the processor fetch a line of memory; any address will do."""
+    place = builder.inttoptr(address, NOTHING.type)
+    kind = ir.FunctionType(ir.VoidType(), [NOTHING.type, PAIR, PAIR, PAIR])
+    fetch = builder.module.declare_intrinsic("llvm.prefetch", [NOTHING.type], kind)
+    builder.call(fetch, [place, *map(PAIR, (0, 2, 1))])  # to read, into the second cache, data
 
 
 def _repeated(builder: Any, value: Any, shape: Shape) -> Any:

@@ -6,7 +6,7 @@ compute the same on every machine (`integers`), and are not for training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 EPSILON = 1e-6
 """Of layer normalisation, as the published models were trained."""
+
+WORTH = 4
+"""Sequences that are worth a thread."""
 
 
 class Pairs(NamedTuple):
@@ -134,16 +137,32 @@ class Memory:
 
 
 class Decoder(Layers):
-    """Tokens come one or some at a time: each sees itself and those before, then the context."""
+    """Tokens come one or some at a time: each sees itself and those before, then the context.
 
-    def memories(self, context: Tensor) -> list[Memory]:
-        """Where to begin, given context (n or 1, tokens, width)."""
-        rows, size = scaled(context.flatten(0, 1)), context.shape[:2]
-        blocks = [across for _, across in self.blocks()]
-        return side_by_side(lambda across: Memory(across.attention.pairs(rows, size)), blocks)
+    Sequences are dealt out to threads, and each thread takes its own through all layers.
+    """
 
-    def forward(self, x: Tensor, memories: list[Memory]) -> Tensor:
+    def memories(self, context: Tensor, count: int) -> list[list[Memory]]:
+        """Where `count` sequences begin, given context (count or 1, tokens, width).
+
+        There is a list for each part of the sequences, which has what each layer has seen.
+        """
+        parts = max(1, min(torch.get_num_threads(), count // WORTH))
+        if len(context) == 1:
+            shared = self._begin(context)
+            return [[replace(memory) for memory in shared] for _ in range(parts)]
+        return side_by_side(self._begin, context.tensor_split(parts))
+
+    def forward(self, x: Tensor, memories: list[list[Memory]]) -> Tensor:
         """The next tokens of each sequence, (n, tokens, width); `memories` learn them."""
+        parts = list(zip(x.tensor_split(len(memories)), memories, strict=True))
+        return torch.cat(side_by_side(lambda part: self._go_on(*part), parts))
+
+    def _begin(self, context: Tensor) -> list[Memory]:
+        rows, size = scaled(context.flatten(0, 1)), context.shape[:2]
+        return [Memory(across.attention.pairs(rows, size)) for _, across in self.blocks()]
+
+    def _go_on(self, x: Tensor, memories: list[Memory]) -> Tensor:
         for (own, across), memory in zip(self.blocks(), memories, strict=True):
             rows = own.rows(x)
             pairs = own.attention.pairs(rows, x.shape[:2])
