@@ -1,7 +1,7 @@
 """Attention in machine code; `integers.attended` does the same by torch, to the last bit.
 
 Numbers of queries are (n, tokens, heads, d), of keys and values (n, heads, tokens, d), int16; units
-are alike, without d.
+are alike, without d. There may be room for more tokens behind those that are there.
 """
 
 from __future__ import annotations
@@ -22,29 +22,28 @@ if TYPE_CHECKING:
 
 def _attend(
     query: Numbers, query_unit: Numbers, keys: Numbers, key_unit: Numbers,
-    values: Numbers, value_unit: Numbers, known: int, factor: np.float32, out: Numbers,
-    columns: int, begin: int, end: int,
+    values: Numbers, value_unit: Numbers, there: int, known: int, factor: np.float32, out: Numbers,
+    columns: int,
 ) -> None:  # fmt: skip
     """Sets what queries find, (n, tokens, heads, d) of float32; the first one sees `known` keys.
 
-    Each query sees one key more than the one before, up to all. Keys are pairs of int16, as int32;
-    `columns` are those of panels. Only the heads from `begin` to `end` are looked at.
+    Each query sees one key more than the one before, up to all that are `there`; `columns` are
+    those of panels.
     """
-    (count, tokens, heads, width), there = query.shape, keys.shape[2]
+    count, tokens, heads, width = query.shape
     if tokens == 1:  # panels are worth it where many queries see them
-        _attend_once(
-            query, query_unit, keys, key_unit, values, value_unit, known, factor, out, begin, end
-        )
+        _attend_once(query, query_unit, keys, key_unit, values, value_unit, known, factor, out)
         return
+    pairs = keys.view(np.int32)
     rows, lines = rows_of(columns), (there + 1) // 2
     key_panels = np.zeros((-(-there // columns), width // 2, columns), np.int32)
     value_panels = np.zeros((-(-width // columns), lines, columns), np.int32)
     scores, weights = np.empty((rows, there), np.float32), np.zeros((rows, 2 * lines), np.int16)
     share, ones = np.empty(rows, np.float32), np.ones(max(rows, width), np.float32)
     for i in range(count):
-        for head in range(begin, end):
-            _turn(keys[i, head], key_panels)
-            _join(values[i, head], value_panels)
+        for head in range(heads):
+            _turn(pairs[i, head, :there], key_panels)
+            _join(values[i, head, :there], value_panels)
             for first in range(0, tokens, rows):
                 left = min(rows, tokens - first)
                 address = query[i, first:, head].ctypes.data, 2 * heads * width, left - 1
@@ -63,11 +62,10 @@ def _attend(
 def _attend_by_one(
     query: Numbers, query_unit: Numbers, keys: Numbers, key_unit: Numbers,
     values: Numbers, value_unit: Numbers, known: int, factor: np.float32, out: Numbers,
-    begin: int, end: int,
 ) -> None:  # fmt: skip
     """The same of one query of each sequence."""
     for i in range(query.shape[0]):
-        for head in range(begin, end):
+        for head in range(query.shape[2]):
             own_keys, own_values = keys[i, head, :known], values[i, head, :known]
             scale = query_unit[i, 0, head] * factor
             _find(
@@ -96,10 +94,10 @@ def _find_by(
     value_units: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """What one query finds in one head."""
-    count, width, numbers = len(keys), len(query), keys.view(np.int16)
+    count, width = len(keys), len(query)
     scores, weights = np.empty(count, np.float32), np.empty(count, np.int16)
     for k in range(count):
-        own, total = numbers[k], np.int32(0)
+        own, total = keys[k], np.int32(0)
         for c in range(width):
             total = np.int32(total + np.int32(np.int32(query[c]) * np.int32(own[c])))
         scores[k] = np.float32(total) * key_units[k]

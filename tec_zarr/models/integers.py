@@ -15,16 +15,14 @@ the products are of float64. Loops in machine code do the rest where numba is.
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tec_zarr.models import attention_loops, integer_loops, product_loops
+from tec_zarr.models import integer_loops, product_loops
 from tec_zarr.models.product_loops import PART, Panels
-from tec_zarr.runtime import in_shares
 
 ACTIVE = 2**13 - 1
 """Largest integer of an activation."""
@@ -56,10 +54,6 @@ FOUND = 8000
 
 CERTAIN = 2.0**16
 """Of integers that are added up to the sum of exponentials, the largest."""
-
-
-SHARE = 2**25
-"""Products that are worth a thread."""
 
 
 class Scaled(NamedTuple):
@@ -106,8 +100,7 @@ class Linear(nn.Linear):
             return (x.numbers.double() @ numbers.T).float() * x.unit[:, None] * unit + self.bias
         found = torch.empty((len(x.unit), self.out_features))
         parts = (x.numbers.numpy(), x.unit.numpy(), *weights, found.numpy())
-        most = len(found) * weights.numbers.size // SHARE
-        in_shares(partial(multiply, *parts), len(weights.numbers), most)
+        multiply(*parts)
         return found
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,10 +159,6 @@ class Gelu(nn.Module):
     """x * Phi(x) (Hendrycks and Gimpel 2016), 7e-7 off at most."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if integer_loops.bend is not None and _plain(x):
-            found = torch.empty_like(x)
-            integer_loops.bend(x.numpy(), found.numpy(), TAIL)
-            return found
         p, *factors = TAIL.tolist()
         one = torch.ones((), device=x.device)
         t, tail = one / (1 + p * x.abs()), torch.zeros((), device=x.device)
@@ -192,21 +181,12 @@ def faded(t: Tensor, degree: int, squares: int) -> Tensor:
 def attended(query: Scaled, keys: Scaled, values: Scaled, known: int) -> Tensor:
     """What queries (n, tokens, heads, d) find, float32 alike; units have no d.
 
-    Keys and values are (n, heads, tokens, d), each in one piece.
+    Keys and values are (n, heads, tokens, d).
 
     The first query of each sequence sees `known` keys, each later one sees one more, up to all.
     """
     tokens, width = query.numbers.shape[1::2]
-    factor = _single(1 / (32 * math.sqrt(width)))
-    if attention_loops.attend is not None and query.unit.device.type == "cpu":
-        found = torch.empty(query.numbers.shape)
-        pairs = Scaled(keys.numbers.view(torch.int32), keys.unit)
-        parts = (part.numpy() for part in (*query, *pairs, *values))
-        columns = product_loops.columns_of_panels()
-        rest = known, np.float32(factor), found.numpy(), columns
-        most = 2 * found.numel() * keys.unit.shape[2] // SHARE
-        in_shares(partial(attention_loops.attend, *parts, *rest), found.shape[2], most)
-        return found
+    factor = factor_of(width)
     asked, asked_unit = query.numbers.transpose(1, 2), query.unit.transpose(1, 2)
     scores = (asked.double() @ keys.numbers.double().mT).float() * keys.unit[:, :, None]
     places = torch.arange(keys.unit.shape[2], device=keys.unit.device)
@@ -215,6 +195,11 @@ def attended(query: Scaled, keys: Scaled, values: Scaled, known: int) -> Tensor:
         scores.masked_fill(~seen, -torch.inf), values.unit, asked_unit * factor
     )
     return ((weights @ values.numbers.double()).float() * share).transpose(1, 2)
+
+
+def factor_of(width: int) -> float:
+    """What scores of heads so wide are multiplied by, over 32."""
+    return _single(1 / (32 * math.sqrt(width)))
 
 
 def weighed(scores: Tensor, units: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -51,16 +51,13 @@ def panels(numbers: Numbers, unit: Numbers, bias: Numbers) -> Panels:
 
 def _multiply(
     numbers: Numbers, unit: Numbers,
-    weights: Numbers, weight_unit: Numbers, bias: Numbers, out: Numbers, start: int, stop: int,
+    weights: Numbers, weight_unit: Numbers, bias: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
-    """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus `bias`.
-
-    Only the columns of the panels from `start` to `stop` are set.
-    """
+    """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus `bias`."""
     (m, k), columns, n = numbers.shape, weights.shape[2], out.shape[1]
     rows = rows_of(columns)
     room, last = np.empty((rows, columns)), np.empty((rows, columns), np.float32)
-    for panel in range(start, stop):
+    for panel in range(len(weights)):
         begin = panel * columns
         far, whole = (weights[panel].ctypes.data, k // 2), begin + columns <= n
         units, more = weight_unit[begin:].ctypes.data, bias[begin:].ctypes.data

@@ -168,8 +168,8 @@ class _Line:
         self.before = token[self.there]
 
     def copy(self) -> _Line:
-        """One to go on with while this one stays; tensors are never changed."""
-        memories = [[replace(memory) for memory in part] for part in self.memories]
+        """One to go on with while this one stays."""
+        memories = [[memory.copy() for memory in part] for part in self.memories]
         return replace(self, memories=memories, tokens=[*self.tokens], features=[*self.features])
 
 
@@ -201,7 +201,7 @@ class _Walk:
         """
         there = self._there(step)
         count = int(there.sum())
-        memories = self.prior.decoder.memories(self._context(there), count)
+        memories = self.prior.decoder.memories(self._context(there), count, TOKENS)
         line = _Line(there, memories, self.prior.first.expand(count, -1))
         given = None if given is None else given.flatten(0, 1)
         sent = sent.flatten(0, 1) & there[:, None]
@@ -284,5 +284,6 @@ def _head(width: int, latents: int) -> nn.Sequential:
 
 
 def _in_parts(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
-    parts = windows.split(max(1, AT_ONCE // windows.shape[1]))
+    size = min(AT_ONCE // windows.shape[1], -(-len(windows) // torch.get_num_threads()))
+    parts = windows.split(max(1, size))
     return torch.cat(side_by_side(network, parts))

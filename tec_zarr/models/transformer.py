@@ -7,11 +7,14 @@ compute the same on every machine (`integers`), and are not for training.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import nn
 
+from tec_zarr.models import block_loops
 from tec_zarr.models.integers import (
     FOUND,
     SCORED,
@@ -20,6 +23,7 @@ from tec_zarr.models.integers import (
     Linear,
     Scaled,
     attended,
+    factor_of,
     scaled,
 )
 from tec_zarr.runtime import side_by_side
@@ -37,19 +41,21 @@ WORTH = 4
 
 
 class Pairs(NamedTuple):
-    """What a query may attend to, of n sequences or 1: (n, heads, tokens, width / heads)."""
+    """What a query may attend to, of n sequences or 1: (n, heads, tokens, width / heads).
+
+    There may be room for more tokens behind those that are there.
+    """
 
     keys: Scaled
     values: Scaled
 
-    def and_then(self, later: Pairs) -> Pairs:
-        """These, and behind them others."""
-        both = zip(self, later, strict=True)
-        return Pairs(*(Scaled(*map(_joined, own, more)) for own, more in both))
+    def first(self, there: int) -> Pairs:
+        """Those of the first tokens."""
+        return Pairs(*(Scaled(*(part[:, :, :there] for part in own)) for own in self))
 
-
-def _joined(*parts: Tensor) -> Tensor:
-    return torch.cat(parts, 2)
+    def copy(self) -> Pairs:
+        """The same in a place of their own."""
+        return Pairs(*(Scaled(*(part.clone() for part in own)) for own in self))
 
 
 class Attention(nn.Module):
@@ -60,13 +66,26 @@ class Attention(nn.Module):
         self.heads = heads
         self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
 
-    def pairs(self, x: Scaled, size: Sequence[int]) -> Pairs:
-        """Keys and values of rows, which are the tokens of sequences: `size` is (n, tokens)."""
-        keys, values = self.key.of(x), self.value.of(x)
-        both = (self._split(keys, size, SCORED), self._split(values, size, FOUND))
+    def room(self, count: int, tokens: int) -> Pairs:
+        """For so many sequences of tokens."""
+        size, device = (count, self.heads, tokens), self.out.weight.device
+        whole, width = torch.int16, self.out.in_features // self.heads
         return Pairs(
-            *(Scaled(*(part.transpose(1, 2).contiguous() for part in own)) for own in both)
+            *(
+                Scaled(
+                    torch.empty((*size, width), dtype=whole, device=device),
+                    torch.empty(size, device=device),
+                )
+                for _ in range(2)
+            )
         )
+
+    def keep(self, x: Scaled, size: Sequence[int], pairs: Pairs, begin: int) -> None:
+        """Set keys and values of rows, from token `begin` on: `size` is (n, tokens)."""
+        end = begin + size[1]
+        for layer, largest, own in zip((self.key, self.value), (SCORED, FOUND), pairs, strict=True):
+            for part, more in zip(own, self._split(layer.of(x), size, largest), strict=True):
+                part[:, :, begin:end] = more.transpose(1, 2)
 
     def forward(self, x: Scaled, size: Sequence[int], pairs: Pairs, known: int) -> Tensor:
         """The first token of each sequence sees `known` pairs, each later one sees one more."""
@@ -92,14 +111,39 @@ class Block(nn.Module):
         inside = expansion * width
         self.perceptron = nn.Sequential(Linear(width, inside), Gelu(), Linear(inside, width))
 
-    def rows(self, x: Tensor) -> Scaled:
-        """What attention sees of tokens."""
-        return scaled(self.before(x).flatten(0, 1))
+    def forward(self, x: Tensor, pairs: Pairs, known: int, begin: int | None = None) -> Tensor:
+        """What becomes of tokens (n, tokens, width): the first of each sequence sees `known` pairs.
 
-    def forward(self, x: Tensor, rows: Scaled, pairs: Pairs, known: int) -> Tensor:
-        """`rows` are those of `x`; `pairs`, what they may see, the first one only `known` ones."""
-        x = x + self.attention(rows, x.shape[:2], pairs, known)
+        Each later one sees one more. Where `begin` is given, these tokens are among the pairs, from
+        there on, and are set here.
+        """
+        there = pairs.keys.unit.shape[2] if begin is None else begin + x.shape[1]
+        if block_loops.advance is not None and x.device.type == "cpu":
+            seen = block_loops.Seen(*(part.numpy() for own in pairs for part in own))
+            factor = np.float32(factor_of(seen.keys.shape[3]))
+            x = x.clone(memory_format=torch.contiguous_format)
+            start = -1 if begin is None else begin
+            block_loops.advance(
+                x.numpy(), self.weights, seen, start, there, known, factor, np.float32(EPSILON)
+            )
+            return x
+        rows, size = scaled(self.before(x).flatten(0, 1)), x.shape[:2]
+        if begin is not None:
+            self.attention.keep(rows, size, pairs, begin)
+        x = x + self.attention(rows, size, pairs.first(there), known)
         return x + self.perceptron(self.between(x))
+
+    @cached_property
+    def weights(self) -> block_loops.Weights:
+        """As loops take them."""
+        before, between = (
+            block_loops.Normal(*(part.detach().numpy() for part in (norm.weight, norm.bias)))
+            for norm in (self.before, self.between)
+        )
+        own = self.attention
+        layers = (own.query, own.key, own.value, own.out, self.perceptron[0], self.perceptron[2])
+        query, key, value, out, inside, outside = (layer.integers for layer in layers)
+        return block_loops.Weights(before, query, key, value, out, between, inside, outside)
 
 
 class Layers(nn.Module):
@@ -122,8 +166,7 @@ class Encoder(Layers):
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.blocks():
             for block in layer:
-                rows = block.rows(x)
-                x = block(x, rows, block.attention.pairs(rows, x.shape[:2]), x.shape[1])
+                x = block(x, block.attention.room(*x.shape[:2]), x.shape[1], 0)
         return x
 
 
@@ -132,8 +175,13 @@ class Memory:
     """What a layer of a decoder has seen."""
 
     context: Pairs
-    past: Pairs | None = None
-    """Of the tokens before the next one."""
+    past: Pairs
+    count: int = 0
+    """Of tokens in the past."""
+
+    def copy(self) -> Memory:
+        """One to go on with while this one stays."""
+        return replace(self, past=self.past.copy())
 
 
 class Decoder(Layers):
@@ -142,32 +190,40 @@ class Decoder(Layers):
     Sequences are dealt out to threads, and each thread takes its own through all layers.
     """
 
-    def memories(self, context: Tensor, count: int) -> list[list[Memory]]:
-        """Where `count` sequences begin, given context (count or 1, tokens, width).
+    def memories(self, context: Tensor, count: int, tokens: int) -> list[list[Memory]]:
+        """Where `count` sequences of `tokens` begin, given context (count or 1, tokens, width).
 
         There is a list for each part of the sequences, which has what each layer has seen.
         """
         parts = max(1, min(torch.get_num_threads(), count // WORTH))
-        if len(context) == 1:
-            shared = self._begin(context)
-            return [[replace(memory) for memory in shared] for _ in range(parts)]
-        return side_by_side(self._begin, context.tensor_split(parts))
+        counts = [len(part) for part in torch.arange(count).tensor_split(parts)]
+        contexts = context.tensor_split(parts) if len(context) > 1 else [context]
+        pairs = side_by_side(self._seen, contexts)
+        pairs = pairs if len(pairs) == parts else pairs * parts
+        return [
+            [
+                Memory(seen, own.attention.room(number, tokens))
+                for seen, (own, _) in zip(part, self.blocks(), strict=True)
+            ]
+            for part, number in zip(pairs, counts, strict=True)
+        ]
 
     def forward(self, x: Tensor, memories: list[list[Memory]]) -> Tensor:
         """The next tokens of each sequence, (n, tokens, width); `memories` learn them."""
         parts = list(zip(x.tensor_split(len(memories)), memories, strict=True))
         return torch.cat(side_by_side(lambda part: self._go_on(*part), parts))
 
-    def _begin(self, context: Tensor) -> list[Memory]:
-        rows, size = scaled(context.flatten(0, 1)), context.shape[:2]
-        return [Memory(across.attention.pairs(rows, size)) for _, across in self.blocks()]
+    def _seen(self, context: Tensor) -> list[Pairs]:
+        """What each layer sees of a context."""
+        rows, size, found = scaled(context.flatten(0, 1)), context.shape[:2], []
+        for _, across in self.blocks():
+            found.append(across.attention.room(*size))
+            across.attention.keep(rows, size, found[-1], 0)
+        return found
 
     def _go_on(self, x: Tensor, memories: list[Memory]) -> Tensor:
         for (own, across), memory in zip(self.blocks(), memories, strict=True):
-            rows = own.rows(x)
-            pairs = own.attention.pairs(rows, x.shape[:2])
-            memory.past = pairs if memory.past is None else memory.past.and_then(pairs)
-            known = memory.past.keys.unit.shape[2] - x.shape[1] + 1
-            x = own(x, rows, memory.past, known)
-            x = across(x, across.rows(x), memory.context, memory.context.keys.unit.shape[2])
+            x = own(x, memory.past, memory.count + 1, memory.count)
+            memory.count += x.shape[1]
+            x = across(x, memory.context, memory.context.keys.unit.shape[2])
         return x
