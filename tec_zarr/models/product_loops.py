@@ -54,23 +54,28 @@ def _multiply(
     weights: Numbers, weight_unit: Numbers, bias: Numbers, out: Numbers,
 ) -> None:  # fmt: skip
     """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus `bias`."""
-    (m, k), columns, n = numbers.shape, weights.shape[2], out.shape[1]
+    (m, k), (_, pairs, columns, _), n = numbers.shape, weights.shape, out.shape[1]
     rows = rows_of(columns)
     room, last = np.empty((rows, columns)), np.empty((rows, columns), np.float32)
+    # Addresses are reckoned: arrays of parts of arrays take time to make, and tiles are many.
+    row_at, unit_at, room_at = numbers.ctypes.data, unit.ctypes.data, room.ctypes.data
+    panel_at, column_at, bias_at = weights.ctypes.data, weight_unit.ctypes.data, bias.ctypes.data
+    out_at, last_at = out.ctypes.data, last.ctypes.data
     for panel in range(len(weights)):
         begin = panel * columns
-        far, whole = (weights[panel].ctypes.data, k // 2), begin + columns <= n
-        units, more = weight_unit[begin:].ctypes.data, bias[begin:].ctypes.data
+        far = panel_at + 4 * pairs * columns * panel, k // 2
+        whole, offset = begin + columns <= n, 4 * begin
         first = 0
         while first < m:
             left = m - first
             short = left <= SHORT or rows < left <= 2 * SHORT
-            near = numbers[first:].ctypes.data, 2 * k, left - 1
-            own = unit[first:].ctypes.data, units, more, room.ctypes.data
+            near = row_at + 2 * k * first, 2 * k, left - 1
+            own = unit_at + 4 * first, column_at + offset, bias_at + offset, room_at
             if whole:
-                product_of(columns, short, near, far, own, (out[first:, begin:].ctypes.data, 4 * n))
+                to = out_at + 4 * n * first + offset, 4 * n
+                product_of(columns, short, near, far, own, to)
             else:
-                product_of(columns, short, near, far, own, (last.ctypes.data, 4 * columns))
+                product_of(columns, short, near, far, own, (last_at, 4 * columns))
                 for row in range(min(rows, left)):
                     out[first + row, begin:] = last[row, : n - begin]
             first += SHORT if short else rows
