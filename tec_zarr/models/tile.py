@@ -90,12 +90,12 @@ def product(shape: Shape, part: int) -> Any:
         places = [
             builder.add(room, WHOLE(8 * shape.lanes * k)) for k in range(shape.rows * shape.vectors)
         ]
-        for place in places:
-            _store(builder, ir.Constant(_vector(DOUBLE, shape), None), place)
         at, step = (_rows(builder, shape, rows), panel[0]), WHOLE(part // 2)
-        with _turns(builder, panel[1], step) as begin:
-            end = builder.add(begin, step)
-            end = builder.select(builder.icmp_signed("<", end, panel[1]), end, panel[1])
+        end = _least(builder, step, panel[1])
+        for own, place in zip(_add(builder, shape, at, (WHOLE(0), end)), places, strict=True):
+            _store(builder, builder.sitofp(own, _vector(DOUBLE, shape)), place)
+        with _turns(builder, (step, panel[1], step)) as begin:
+            end = _least(builder, builder.add(begin, step), panel[1])
             for own, place in zip(_add(builder, shape, at, (begin, end)), places, strict=True):
                 before = _load(builder, place, _vector(DOUBLE, shape))
                 own = builder.sitofp(own, _vector(DOUBLE, shape))
@@ -157,18 +157,25 @@ def _add(builder: Any, shape: Shape, at: tuple[Any, Any], pairs: tuple[Any, Any]
 
 
 @contextmanager
-def _turns(builder: Any, stop: Any, step: Any) -> Iterator[Any]:
-    """A loop from 0 by steps, with at least one turn; what is built within is its body."""
-    before, loop, end = builder.block, *map(builder.append_basic_block, ("turn", "done"))
-    builder.branch(loop)
-    builder.position_at_end(loop)
+def _turns(builder: Any, span: tuple[Any, Any, Any]) -> Iterator[Any]:
+    """A loop from start to stop by steps; what is built within is its body."""
+    start, stop, step = span
+    before = builder.block
+    test, loop, end = map(builder.append_basic_block, ("test", "turn", "done"))
+    builder.branch(test)
+    builder.position_at_end(test)
     index = builder.phi(WHOLE)
+    index.add_incoming(start, before)
+    builder.cbranch(builder.icmp_signed("<", index, stop), loop, end)
+    builder.position_at_end(loop)
     yield index
-    following = builder.add(index, step)
-    index.add_incoming(WHOLE(0), before)
-    index.add_incoming(following, builder.block)
-    builder.cbranch(builder.icmp_signed("<", following, stop), loop, end)
+    index.add_incoming(builder.add(index, step), builder.block)
+    builder.branch(test)
     builder.position_at_end(end)
+
+
+def _least(builder: Any, one: Any, other: Any) -> Any:
+    return builder.select(builder.icmp_signed("<", one, other), one, other)
 
 
 def _vector(kind: Any, shape: Shape) -> Any:
@@ -179,8 +186,7 @@ def _rows(builder: Any, shape: Shape, rows: Sequence[Any]) -> list[Any]:
     """The addresses of rows."""
     (first, step, last), found = rows, []
     for row in map(WHOLE, range(shape.rows)):
-        number = builder.select(builder.icmp_signed("<", row, last), row, last)
-        found.append(builder.add(first, builder.mul(step, number)))
+        found.append(builder.add(first, builder.mul(step, _least(builder, row, last))))
     return found
 
 
