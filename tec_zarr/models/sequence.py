@@ -48,7 +48,7 @@ LATENT_SHARE = 1 / 35
 FINE = 100
 """Means are known in this part of a quantisation step."""
 
-AT_ONCE = 512
+AT_ONCE = 256
 """Tokens that go through an encoder together: what they need stays near the processor."""
 
 
