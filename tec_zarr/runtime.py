@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from tec_zarr.errors import ConfigError
@@ -130,23 +129,6 @@ def side_by_side(function: Callable[[Part], Result], parts: Sequence[Part]) -> l
             return function(part)
 
     return list(_pool(count).map(alone, parts))
-
-
-def in_shares(function: Callable[[int, int], object], count: int, most: int) -> None:
-    """Call a function with the borders of parts of range(count), each in a thread.
-
-    For functions that hold no lock. There are as many parts as torch has threads here, up to
-    `most`.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    parts = max(1, min(threads, count, most))
-    borders = [count * k // parts for k in range(parts + 1)]
-    others = [_pool(threads).submit(function, *pair) for pair in pairwise(borders[1:])]
-    function(0, borders[1])
-    for other in others:
-        other.result()
 
 
 @cache

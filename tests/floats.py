@@ -9,13 +9,23 @@ from unittest import mock
 import torch
 from torch.nn import functional
 
-from tec_zarr.models import integers, transformer
+from tec_zarr.models import block_loops, integers, transformer
 from tec_zarr.models.integers import Scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+
+def room(self: transformer.Attention, count: int, tokens: int) -> transformer.Pairs:
+    """For keys and values of float64, without units."""
+    size, width = (count, self.heads, tokens), self.out.in_features // self.heads
+    keys, values = (
+        Scaled(torch.empty((*size, width), dtype=torch.float64), torch.empty(size))
+        for _ in range(2)
+    )
+    return transformer.Pairs(keys, values)
 
 
 @contextmanager
@@ -52,6 +62,8 @@ def in_float64() -> Iterator[None]:
         (integers.Linear, {"of": of, "forward": forward}),
         (integers.LayerNorm, {"forward": normalised}),
         (integers.Gelu, {"forward": gelu}),
+        (block_loops, {"advance": None}),
+        (transformer.Attention, {"room": room}),
         (transformer, {"scaled": scaled, "attended": attended}),
     ]
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tec_zarr.models import attention_loops, integer_loops, product_loops
+from tec_zarr.models import block_loops, integer_loops, product_loops
 from tec_zarr.models.integers import prepare
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 LOOPS = {
-    integer_loops: ("split", "normalise", "bend"),
+    integer_loops: ("split", "normalise"),
     product_loops: ("multiply",),
-    attention_loops: ("attend",),
+    block_loops: ("advance",),
 }
 
 
 @contextmanager
 def plainly(*models: nn.Module) -> Iterator[None]:
-    """Torch does everything in `models.integers`, float64 the products; for these models."""
+    """Torch does everything of transformers, float64 the products; for these models."""
     with pytest.MonkeyPatch.context() as patch:
         for module, names in LOOPS.items():
             for name in names:

@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tec_zarr.compiled import compiled
-from tec_zarr.models.attention_loops import attend
-from tec_zarr.models.integer_loops import bend, normalise, split
+from tec_zarr.models import attention_loops, integer_loops, product_loops
 from tec_zarr.models.integers import ACTIVE, FOUND, RANGE, SCORED, TAIL
-from tec_zarr.models.product_loops import Panels, multiply
+from tec_zarr.models.product_loops import Panels  # noqa: TC001
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers = NDArray[Any]
+
+attend: Any = attention_loops.attend
+normalise: Any = integer_loops.normalise
+split: Any = integer_loops.split
+bend: Any = integer_loops.bend
+multiply: Any = product_loops.multiply
 
 AT_HAND = 16
 """Rows that go through single passes together."""
@@ -62,50 +67,72 @@ def _advance(
 ) -> None:  # fmt: skip
     """Tokens (n, tokens, width), float32, become what the block makes of them.
 
-    Where `begin` is not negative they first add their keys and values to those that are seen, from
-    there on. There are `there` keys, of which the first token sees `known`, each later one one more.
+    Where `begin` is not negative they first set their keys and values among those that are seen,
+    from there on. Then `there` are there; the first token sees `known`, each later one one more.
     """
     count, tokens, width = x.shape
-    flat = x.reshape((count * tokens, width))
-    rows, (several, heads, _, size) = len(flat), seen.keys.shape
-    active, scored, found = LIMITS[:3]
-    room, unit = np.empty((rows, width), np.float32), np.empty(rows, np.float32)
-    numbers, asked = np.empty((rows, width), np.int16), np.empty((rows * heads, size), np.int16)
-    asked_unit = np.empty(rows * heads, np.float32)
-    _normal(flat, weights.before, epsilon, room, numbers, unit)
-    if begin >= 0:
-        _multiply(numbers, unit, weights.key, room)
-        _split(room.reshape((-1, size)), asked, asked_unit, scored)
-        _keep(asked, asked_unit, seen.keys, seen.key_unit, begin)
-        _multiply(numbers, unit, weights.value, room)
-        _split(room.reshape((-1, size)), asked, asked_unit, found)
-        _keep(asked, asked_unit, seen.values, seen.value_unit, begin)
-    _multiply(numbers, unit, weights.query, room)
-    _split(room.reshape((-1, size)), asked, asked_unit, scored)
-    each = rows // several  # all are one sequence where they see the same
-    query, query_unit = (
-        asked.reshape((several, each, heads, size)),
-        asked_unit.reshape((several, each, heads)),
+    rows = x.reshape((count * tokens, width))
+    room, numbers = np.empty(rows.shape, np.float32), np.empty(rows.shape, np.int16)
+    unit = np.empty(len(rows), np.float32)
+    _normal(rows, weights.before, epsilon, room, numbers, unit)
+    _look(weights, seen, begin, there, known, factor, room, numbers, unit)
+    _add(rows, room)
+    _normal(rows, weights.between, epsilon, room, numbers, unit)
+    _think(weights.inside, weights.outside, room, numbers, unit)
+    _add(rows, room)
+
+
+def _look_at(
+    weights: Weights, seen: Seen, begin: int, there: int, known: int, factor: np.float32,
+    room: Numbers, numbers: Numbers, unit: Numbers,
+) -> None:  # fmt: skip
+    """What rows of integers find goes to `room`."""
+    several, heads, _, size = seen.keys.shape
+    each = len(numbers) // several  # all are one sequence where they see the same
+    asked, asked_unit = (
+        np.empty((several, each, heads, size), np.int16),
+        np.empty((several, each, heads), np.float32),
     )
+    _, scored, found, _, _ = LIMITS
+    if begin >= 0:
+        _heads(numbers, unit, weights.key, scored, room, asked, asked_unit)
+        _keep(asked, asked_unit, seen.keys, seen.key_unit, begin)
+        _heads(numbers, unit, weights.value, found, room, asked, asked_unit)
+        _keep(asked, asked_unit, seen.values, seen.value_unit, begin)
+    _heads(numbers, unit, weights.query, scored, room, asked, asked_unit)
     attend(
-        query, query_unit, seen.keys, seen.key_unit, seen.values, seen.value_unit, there, known,
-        factor, room.reshape((several, each, heads, size)), weights.query.numbers.shape[2],
+        asked, asked_unit, seen.keys, seen.key_unit, seen.values, seen.value_unit, there, known,
+        factor, room.reshape(asked.shape), weights.query.numbers.shape[2],
     )  # fmt: skip
-    _split(room, numbers, unit, active)
+    _split(room, numbers, unit, LIMITS[0])
     _multiply(numbers, unit, weights.out, room)
-    _add(flat, room)
-    _normal(flat, weights.between, epsilon, room, numbers, unit)
-    wide = np.empty((rows, 2 * weights.outside.numbers.shape[1]), np.float32)
+
+
+def _think_of(
+    inside: Panels, outside: Panels, room: Numbers, numbers: Numbers, unit: Numbers
+) -> None:
+    """What a perceptron makes of rows of integers goes to `room`."""
+    rows = len(numbers)
+    wide = np.empty((rows, 2 * outside.numbers.shape[1]), np.float32)
     wide_numbers = np.empty(wide.shape, np.int16)
-    _multiply(numbers, unit, weights.inside, wide)
     bent = np.empty((AT_HAND, wide.shape[1]), np.float32)  # in place, it would go one by one
+    _multiply(numbers, unit, inside, wide)
     for first in range(0, rows, AT_HAND):
         last = min(first + AT_HAND, rows)
         own = bent[: last - first]
         bend(wide[first:last], own, TAIL)
-        _split(own, wide_numbers[first:last], unit[first:last], active)
-    _multiply(wide_numbers, unit, weights.outside, room)
-    _add(flat, room)
+        _split(own, wide_numbers[first:last], unit[first:last], LIMITS[0])
+    _multiply(wide_numbers, unit, outside, room)
+
+
+def _heads_of(
+    numbers: Numbers, unit: Numbers, panels: Panels, largest: np.float32,
+    room: Numbers, heads: Numbers, head_unit: Numbers,
+) -> None:  # fmt: skip
+    """Integers of the heads of what a layer makes of rows."""
+    _multiply(numbers, unit, panels, room)
+    size = heads.shape[3]
+    _split(room.reshape((-1, size)), heads.reshape((-1, size)), head_unit.reshape(-1), largest)
 
 
 def _normal_of(
@@ -129,12 +156,9 @@ def _multiply_by(numbers: Numbers, unit: Numbers, panels: Panels, out: Numbers) 
     multiply(numbers, unit, panels.numbers, panels.unit, panels.bias, out)
 
 
-def _keep_in(numbers: Numbers, unit: Numbers, seen: Numbers, seen_unit: Numbers, at: int) -> None:
-    """Heads of rows, (rows * heads, d), go where they are seen, from token `at` on."""
-    count, heads = seen.shape[:2]
-    tokens = len(unit) // (count * heads)
-    own = numbers.reshape((count, tokens, heads, -1))
-    own_unit = unit.reshape((count, tokens, heads))
+def _keep_in(own: Numbers, own_unit: Numbers, seen: Numbers, seen_unit: Numbers, at: int) -> None:
+    """Heads of rows, (n, tokens, heads, d), go where they are seen, from token `at` on."""
+    count, tokens, heads = own_unit.shape
     for i in range(count):
         for token in range(tokens):
             for head in range(heads):
@@ -150,5 +174,6 @@ def _add_to(x: Numbers, more: Numbers) -> None:
 
 _normal, _split = compiled(_normal_of) or _normal_of, compiled(_split_to) or _split_to
 _multiply, _keep = compiled(_multiply_by) or _multiply_by, compiled(_keep_in) or _keep_in
-_add = compiled(_add_to) or _add_to
+_heads, _add = compiled(_heads_of) or _heads_of, compiled(_add_to) or _add_to
+_look, _think = compiled(_look_at) or _look_at, compiled(_think_of) or _think_of
 advance = compiled(_advance)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[Any]
     Rows = tuple[int, int, int]
+    Panel = tuple[int, int, int, int]
     Units = tuple[int, int, int, int]
 
 PART = 384
@@ -61,14 +62,18 @@ def _multiply(
     row_at, unit_at, room_at = numbers.ctypes.data, unit.ctypes.data, room.ctypes.data
     panel_at, column_at, bias_at = weights.ctypes.data, weight_unit.ctypes.data, bias.ctypes.data
     out_at, last_at = out.ctypes.data, last.ctypes.data
+    # While a panel is used, tile by tile, the one behind it comes from memory.
+    size = 4 * pairs * columns
+    step = 4 * columns * min(rows, m) // m
     for panel in range(len(weights)):
         begin = panel * columns
-        far = panel_at + 4 * pairs * columns * panel, k // 2
+        address = panel_at + size * panel
         whole, offset = begin + columns <= n, 4 * begin
         first = 0
         while first < m:
             left = m - first
             short = left <= SHORT or rows < left <= 2 * SHORT
+            far = address, pairs, address + size + size * first // m, step
             near = row_at + 2 * k * first, 2 * k, left - 1
             own = unit_at + 4 * first, column_at + offset, bias_at + offset, room_at
             if whole:
@@ -95,7 +100,7 @@ def _tile_of(columns: int, rows: Rows, panel: tuple[int, int], sums: int) -> Non
 
 
 def _product_of(
-    columns: int, short: bool, rows: Rows, panel: tuple[int, int], of: Units, out: tuple[int, int]
+    columns: int, short: bool, rows: Rows, panel: Panel, of: Units, out: tuple[int, int]
 ) -> None:
     """See `tile.product`."""
     if columns == WIDE_COLUMNS:

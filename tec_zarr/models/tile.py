@@ -27,9 +27,8 @@ SINGLE, DOUBLE = ir.FloatType(), ir.DoubleType()
 NOTHING = ir.Constant(ir.IntType(8).as_pointer(), None)
 """What numba has for None."""
 
-LINE, AHEAD = 64, 4096
-"""Bytes that memory gives at once, and how far ahead of their use weights are asked for: processors
-see by themselves that a loop goes on, but not beyond a page."""
+LINE = 64
+"""Bytes that memory gives at once."""
 
 
 class Shape(NamedTuple):
@@ -80,9 +79,10 @@ def tile(shape: Shape) -> Any:
 def product(shape: Shape, part: int) -> Any:
     """A function for compiled loops that sets products of rows and a panel, float32.
 
-    Arguments: rows and a panel, as for `tile`, where `part` inputs are added up in int32; addresses
-    of units of rows, of units of columns, of what is added to columns, and of room for (rows,
-    columns) of float64; rows to be set (address of the first, bytes from row to row).
+    Arguments: rows; a panel, and behind it an address that memory is to be fetched from and how far
+    to go with each pair; addresses of units of rows, of units of columns, of what is added to
+    columns, and of room for (rows, columns) of float64; rows to be set (address of the first, bytes
+    from row to row). Rows and panel are as for `tile`; `part` inputs are added up in int32.
     """
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -90,7 +90,7 @@ def product(shape: Shape, part: int) -> Any:
         places = [
             builder.add(room, WHOLE(8 * shape.lanes * k)) for k in range(shape.rows * shape.vectors)
         ]
-        at, step = (_rows(builder, shape, rows), panel[0]), WHOLE(part // 2)
+        at, step = (_rows(builder, shape, rows), panel[0], *panel[2:]), WHOLE(part // 2)
         end = _least(builder, step, panel[1])
         for own, place in zip(_add(builder, shape, at, (WHOLE(0), end)), places, strict=True):
             _store(builder, builder.sitofp(own, _vector(DOUBLE, shape)), place)
@@ -112,7 +112,7 @@ def product(shape: Shape, part: int) -> Any:
     @intrinsic
     def called(_: Any, rows: Any, panel: Any, columns: Any, out: Any) -> Any:
         del rows, panel, columns, out
-        return types.void(*map(_numbers, (3, 2, 4, 2))), generate
+        return types.void(*map(_numbers, (3, 4, 4, 2))), generate
 
     return called
 
@@ -135,8 +135,11 @@ def _taken_apart(builder: Any, arguments: Any) -> Iterator[list[Any]]:
     return (cgutils.unpack_tuple(builder, own) for own in arguments)  # type: ignore[no-untyped-call]
 
 
-def _add(builder: Any, shape: Shape, at: tuple[Any, Any], pairs: tuple[Any, Any]) -> list[Any]:
-    """Sums of products, given addresses of rows and of a panel, from one pair to another."""
+def _add(builder: Any, shape: Shape, at: Sequence[Any], pairs: tuple[Any, Any]) -> list[Any]:
+    """Sums of products, given addresses of rows and of a panel, from one pair to another.
+
+    Behind the panel may follow what `product` says of memory.
+    """
     begin, stop = pairs
     before, loop, end = builder.block, *map(builder.append_basic_block, ("pairs", "end"))
     builder.branch(loop)
@@ -184,23 +187,22 @@ def _vector(kind: Any, shape: Shape) -> Any:
 
 def _rows(builder: Any, shape: Shape, rows: Sequence[Any]) -> list[Any]:
     """The addresses of rows."""
-    (first, step, last), found = rows, []
-    for row in map(WHOLE, range(shape.rows)):
-        found.append(builder.add(first, builder.mul(step, _least(builder, row, last))))
-    return found
+    first, step, last = rows
+    numbers = (_least(builder, WHOLE(row), last) for row in range(shape.rows))
+    return [builder.add(first, builder.mul(step, number)) for number in numbers]
 
 
-def _add_pair(
-    builder: Any, shape: Shape, at: tuple[Any, Any, Any], sums: Sequence[Any]
-) -> list[Any]:
+def _add_pair(builder: Any, shape: Shape, at: Sequence[Any], sums: Sequence[Any]) -> list[Any]:
     """Sums and the products of one pair of inputs."""
-    rows, panel, index = at
+    rows, panel, *fetch, index = at
     vector = ir.VectorType(HALF, 2 * shape.lanes)
     begin = builder.add(panel, builder.mul(index, WHOLE(4 * shape.columns)))
     starts = (builder.add(begin, WHOLE(4 * shape.lanes * k)) for k in range(shape.vectors))
     columns = [_load(builder, start, vector) for start in starts]
-    for line in range(0, 4 * shape.columns, LINE):
-        _ask_for(builder, builder.add(begin, WHOLE(AHEAD + line)))
+    if fetch:
+        place = builder.add(fetch[0], builder.mul(index, fetch[1]))
+        for line in range(0, 4 * shape.columns, LINE):
+            _ask_for(builder, builder.add(place, WHOLE(line)))
     offset = builder.mul(index, WHOLE(4))
     pairs = [_load(builder, builder.add(row, offset), PAIR) for row in rows]
     values = [builder.bitcast(_repeated(builder, pair, shape), vector) for pair in pairs]

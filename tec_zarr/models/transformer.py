@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from tec_zarr.models.product_loops import Panels
+
 EPSILON = 1e-6
 """Of layer normalisation, as the published models were trained."""
 
@@ -141,8 +143,10 @@ class Block(nn.Module):
             for norm in (self.before, self.between)
         )
         own = self.attention
-        layers = (own.query, own.key, own.value, own.out, self.perceptron[0], self.perceptron[2])
-        query, key, value, out, inside, outside = (layer.integers for layer in layers)
+        layers = own.query, own.key, own.value, own.out, self.perceptron[0], self.perceptron[2]
+        query, key, value, out, inside, outside = (
+            cast("Panels", layer.integers) for layer in layers
+        )
         return block_loops.Weights(before, query, key, value, out, between, inside, outside)
 
 
