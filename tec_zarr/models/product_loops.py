@@ -64,7 +64,7 @@ def _multiply(
     out_at, last_at = out.ctypes.data, last.ctypes.data
     # While a panel is used, tile by tile, the one behind it comes from memory.
     size = 4 * pairs * columns
-    step = 4 * columns * min(rows, m) // m
+    step = turn_of(columns) * 4 * columns * min(rows, m) // m
     for panel in range(len(weights)):
         begin = panel * columns
         address = panel_at + size * panel
@@ -91,6 +91,11 @@ def _rows_of(columns: int) -> int:
     return WIDE_ROWS if columns == WIDE_COLUMNS else NARROW_ROWS
 
 
+def _turn_of(columns: int) -> int:
+    """How many pairs of inputs a tile takes in a turn."""
+    return WIDE_TURN if columns == WIDE_COLUMNS else NARROW_TURN
+
+
 def _tile_of(columns: int, rows: Rows, panel: tuple[int, int], sums: int) -> None:
     """See `tile.tile`."""
     if columns == WIDE_COLUMNS:
@@ -115,14 +120,14 @@ def _product_of(
 
 
 rows_of, tile_of = compiled(_rows_of) or _rows_of, compiled(_tile_of) or _tile_of
-product_of = compiled(_product_of) or _product_of
+product_of, turn_of = compiled(_product_of) or _product_of, compiled(_turn_of) or _turn_of
 multiply = compiled(_multiply)
 if multiply is not None:
     from tec_zarr.models import tile
     from tec_zarr.models.tile import NARROW, WIDE
 
-    WIDE_ROWS, WIDE_COLUMNS = WIDE.rows, WIDE.columns
-    NARROW_ROWS, NARROW_COLUMNS = NARROW.rows, NARROW.columns
+    WIDE_ROWS, WIDE_COLUMNS, WIDE_TURN = WIDE.rows, WIDE.columns, WIDE.turn
+    NARROW_ROWS, NARROW_COLUMNS, NARROW_TURN = NARROW.rows, NARROW.columns, NARROW.turn
     wide, narrow = tile.tile(WIDE), tile.tile(NARROW)
     wide_product, narrow_product = tile.product(WIDE, PART), tile.product(NARROW, PART)
     wide_short, narrow_short = (

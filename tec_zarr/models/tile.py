@@ -38,13 +38,19 @@ class Shape(NamedTuple):
     vectors: int
     lanes: int
 
+    turn: int
+    """Pairs of inputs in a turn of the loop, a power of two."""
+
+    lines: int
+    """Of memory that a turn asks for."""
+
     @property
     def columns(self) -> int:
         """Of a panel."""
         return self.vectors * self.lanes
 
 
-WIDE, NARROW = Shape(8, 3, 16), Shape(6, 2, 8)
+WIDE, NARROW = Shape(8, 3, 16, 1, 3), Shape(6, 2, 8, 4, 2)
 """For 32 registers of 512 bits, and for 16 of 256."""
 
 
@@ -80,7 +86,7 @@ def product(shape: Shape, part: int) -> Any:
     """A function for compiled loops that sets products of rows and a panel, float32.
 
     Arguments: rows; a panel, and behind it an address that memory is to be fetched from and how far
-    to go with each pair; addresses of units of rows, of units of columns, of what is added to
+    to go with each turn; addresses of units of rows, of units of columns, of what is added to
     columns, and of room for (rows, columns) of float64; rows to be set (address of the first, bytes
     from row to row). Rows and panel are as for `tile`; `part` inputs are added up in int32.
     """
@@ -141,22 +147,60 @@ def _add(builder: Any, shape: Shape, at: Sequence[Any], pairs: tuple[Any, Any]) 
     Behind the panel may follow what `product` says of memory.
     """
     begin, stop = pairs
-    before, loop, end = builder.block, *map(builder.append_basic_block, ("pairs", "end"))
-    builder.branch(loop)
+    rows, panel, *fetch = at
+    sums = [ir.Constant(_vector(PAIR, shape), None)] * (shape.rows * shape.vectors)
+    rest = builder.and_(builder.sub(stop, begin), WHOLE(shape.turn - 1))
+    if shape.turn > 1:
+        whole = builder.sub(stop, rest)
+        sums = _add_by(builder, shape, at, (begin, whole, shape.turn), sums)
+        begin, fetch = whole, []
+    return _add_by(builder, shape, (rows, panel, *fetch), (begin, stop, 1), sums)
+
+
+def _add_by(
+    builder: Any, shape: Shape, at: Sequence[Any], pairs: tuple[Any, Any, int], sums: Sequence[Any]
+) -> list[Any]:
+    """Sums and what there is from one pair to another, so many in a turn."""
+    (start, stop, step), (rows, panel, *fetch) = pairs, at
+    width = 4 * shape.columns
+    begin = [start, builder.add(panel, builder.mul(start, WHOLE(width)))]
+    if fetch:
+        turns = builder.sdiv(start, WHOLE(step))
+        begin.append(builder.add(fetch[0], builder.mul(turns, fetch[1])))
+    before = builder.block
+    test, loop, end = map(builder.append_basic_block, ("test", "pairs", "end"))
+    builder.branch(test)
+    builder.position_at_end(test)
+    phis = [builder.phi(first.type) for first in (*begin, *sums)]
+    (index, place, *asked), own = phis[: len(begin)], phis[len(begin) :]
+    builder.cbranch(builder.icmp_signed("<", index, stop), loop, end)
     builder.position_at_end(loop)
-    index = builder.phi(WHOLE)
-    sums = [builder.phi(_vector(PAIR, shape)) for _ in range(shape.rows * shape.vectors)]
-    done = _add_pair(builder, shape, (*at, index), sums)
-    following = builder.add(index, WHOLE(1))
-    zero = ir.Constant(_vector(PAIR, shape), None)
-    for phi, first, later in zip(
-        [index, *sums], [begin] + [zero] * len(sums), [following, *done], strict=True
-    ):
+    for line in range(shape.lines if fetch else 0):
+        _ask_for(builder, builder.add(asked[0], WHOLE(LINE * line)))
+    done = own
+    for k in range(step):
+        if k:
+            index, place, *done = _settled(builder, (index, place, *done))
+        line = builder.add(place, WHOLE(k * width))
+        done = _add_pair(builder, shape, (rows, builder.add(index, WHOLE(k)), line), done)
+    following = [builder.add(index, WHOLE(step)), builder.add(place, WHOLE(step * width)), *done]
+    following[2:2] = [builder.add(asked[0], fetch[1])] if fetch else []
+    builder.branch(test)
+    for phi, first, later in zip(phis, [*begin, *sums], following, strict=True):
         phi.add_incoming(first, before)
         phi.add_incoming(later, loop)
-    builder.cbranch(builder.icmp_signed("<", following, stop), loop, end)
     builder.position_at_end(end)
-    return done
+    return own
+
+
+def _settled(builder: Any, values: Sequence[Any]) -> list[Any]:
+    """The same values, after which come later steps: compilers mix them, and registers overflow."""
+    kind = ir.LiteralStructType([value.type for value in values])
+    places = ["=" + ("r" if value.type == WHOLE else "v") for value in values]
+    places += map(str, range(len(values)))
+    none = ir.InlineAsm(ir.FunctionType(kind, list(kind.elements)), "", ",".join(places))
+    found = builder.call(none, values)
+    return [builder.extract_value(found, k) for k in range(len(values))]
 
 
 @contextmanager
@@ -193,16 +237,11 @@ def _rows(builder: Any, shape: Shape, rows: Sequence[Any]) -> list[Any]:
 
 
 def _add_pair(builder: Any, shape: Shape, at: Sequence[Any], sums: Sequence[Any]) -> list[Any]:
-    """Sums and the products of one pair of inputs."""
-    rows, panel, *fetch, index = at
+    """Sums and the products of one pair of inputs: rows, number of the pair, address in a panel."""
+    rows, index, line = at
     vector = ir.VectorType(HALF, 2 * shape.lanes)
-    begin = builder.add(panel, builder.mul(index, WHOLE(4 * shape.columns)))
-    starts = (builder.add(begin, WHOLE(4 * shape.lanes * k)) for k in range(shape.vectors))
+    starts = (builder.add(line, WHOLE(4 * shape.lanes * k)) for k in range(shape.vectors))
     columns = [_load(builder, start, vector) for start in starts]
-    if fetch:
-        place = builder.add(fetch[0], builder.mul(index, fetch[1]))
-        for line in range(0, 4 * shape.columns, LINE):
-            _ask_for(builder, builder.add(place, WHOLE(line)))
     offset = builder.mul(index, WHOLE(4))
     pairs = [_load(builder, builder.add(row, offset), PAIR) for row in rows]
     values = [builder.bitcast(_repeated(builder, pair, shape), vector) for pair in pairs]
