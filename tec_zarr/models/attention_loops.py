@@ -12,7 +12,7 @@ import numpy as np
 
 from tec_zarr.compiled import compiled
 from tec_zarr.models.integer_loops import fade
-from tec_zarr.models.product_loops import rows_of, tile_of
+from tec_zarr.models.product_loops import COLUMNS, ROWS, sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,29 +23,27 @@ if TYPE_CHECKING:
 def _attend(
     query: Numbers, query_unit: Numbers, keys: Numbers, key_unit: Numbers,
     values: Numbers, value_unit: Numbers, there: int, known: int, factor: np.float32, out: Numbers,
-    columns: int,
 ) -> None:  # fmt: skip
     """Sets what queries find, (n, tokens, heads, d) of float32; the first one sees `known` keys.
 
-    Each query sees one key more than the one before, up to all that are `there`; `columns` are
-    those of panels.
+    Each query sees one key more than the one before, up to all that are `there`.
     """
     count, tokens, heads, width = query.shape
     if tokens == 1:  # panels are worth it where many queries see them
         _attend_once(query, query_unit, keys, key_unit, values, value_unit, known, factor, out)
         return
     pairs = keys.view(np.int32)
-    rows, lines = rows_of(columns), (there + 1) // 2
-    key_panels = np.zeros((-(-there // columns), width // 2, columns), np.int32)
-    value_panels = np.zeros((-(-width // columns), lines, columns), np.int32)
-    scores, weights = np.empty((rows, there), np.float32), np.zeros((rows, 2 * lines), np.int16)
-    share, ones = np.empty(rows, np.float32), np.ones(max(rows, width), np.float32)
+    lines = (there + 1) // 2
+    key_panels = np.zeros((-(-there // COLUMNS), width // 2, COLUMNS), np.int32)
+    value_panels = np.zeros((-(-width // COLUMNS), lines, COLUMNS), np.int32)
+    scores, weights = np.empty((ROWS, there), np.float32), np.zeros((ROWS, 2 * lines), np.int16)
+    share, ones = np.empty(ROWS, np.float32), np.ones(max(ROWS, width), np.float32)
     for i in range(count):
         for head in range(heads):
             _turn(pairs[i, head, :there], key_panels)
             _join(values[i, head, :there], value_panels)
-            for first in range(0, tokens, rows):
-                left = min(rows, tokens - first)
+            for first in range(0, tokens, ROWS):
+                left = min(ROWS, tokens - first)
                 address = query[i, first:, head].ctypes.data, 2 * heads * width, left - 1
                 _multiply(address, key_panels, ones, key_unit[i, head], scores[:left])
                 for row in range(left):
@@ -78,13 +76,12 @@ def _multiply_by(
     address: tuple[int, int, int], panels: Numbers, unit: Numbers, units: Numbers, out: Numbers
 ) -> None:
     """Products of rows and panels, times units of rows and of columns; rows are those of `out`."""
-    _, pairs, columns = panels.shape
-    part = np.empty((rows_of(columns), columns), np.int32)
+    part = np.empty((ROWS, COLUMNS), np.int32)
     for panel in range(len(panels)):
-        tile_of(columns, address, (panels[panel].ctypes.data, pairs), part.ctypes.data)
-        begin = panel * columns
+        sums(address, (panels[panel].ctypes.data, panels.shape[1]), (part.ctypes.data,))
+        begin = panel * COLUMNS
         for row in range(out.shape[0]):
-            for k in range(min(columns, out.shape[1] - begin)):
+            for k in range(min(COLUMNS, out.shape[1] - begin)):
                 single = np.float32(part[row, k]) * units[begin + k]
                 out[row, begin + k] = single * unit[row]
 

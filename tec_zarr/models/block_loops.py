@@ -95,17 +95,20 @@ def _look_at(
     )
     _, scored, found, _, _ = LIMITS
     if begin >= 0:
-        _heads(numbers, unit, weights.key, scored, room, asked, asked_unit)
+        multiply(numbers, unit, weights.key, room)
+        _part(room, asked, asked_unit, scored)
         _keep(asked, asked_unit, seen.keys, seen.key_unit, begin)
-        _heads(numbers, unit, weights.value, found, room, asked, asked_unit)
+        multiply(numbers, unit, weights.value, room)
+        _part(room, asked, asked_unit, found)
         _keep(asked, asked_unit, seen.values, seen.value_unit, begin)
-    _heads(numbers, unit, weights.query, scored, room, asked, asked_unit)
+    multiply(numbers, unit, weights.query, room)
+    _part(room, asked, asked_unit, scored)
     attend(
         asked, asked_unit, seen.keys, seen.key_unit, seen.values, seen.value_unit, there, known,
-        factor, room.reshape(asked.shape), weights.query.numbers.shape[2],
+        factor, room.reshape(asked.shape),
     )  # fmt: skip
     _split(room, numbers, unit, LIMITS[0])
-    _multiply(numbers, unit, weights.out, room)
+    multiply(numbers, unit, weights.out, room)
 
 
 def _think_of(
@@ -116,23 +119,19 @@ def _think_of(
     wide = np.empty((rows, 2 * outside.numbers.shape[1]), np.float32)
     wide_numbers = np.empty(wide.shape, np.int16)
     bent = np.empty((AT_HAND, wide.shape[1]), np.float32)  # in place, it would go one by one
-    _multiply(numbers, unit, inside, wide)
+    multiply(numbers, unit, inside, wide)
     for first in range(0, rows, AT_HAND):
         last = min(first + AT_HAND, rows)
         own = bent[: last - first]
         bend(wide[first:last], own, TAIL)
         _split(own, wide_numbers[first:last], unit[first:last], LIMITS[0])
-    _multiply(wide_numbers, unit, outside, room)
+    multiply(wide_numbers, unit, outside, room)
 
 
-def _heads_of(
-    numbers: Numbers, unit: Numbers, panels: Panels, largest: np.float32,
-    room: Numbers, heads: Numbers, head_unit: Numbers,
-) -> None:  # fmt: skip
-    """Integers of the heads of what a layer makes of rows."""
-    _multiply(numbers, unit, panels, room)
+def _part_of(room: Numbers, heads: Numbers, unit: Numbers, largest: np.float32) -> None:
+    """Integers of the heads of rows."""
     size = heads.shape[3]
-    _split(room.reshape((-1, size)), heads.reshape((-1, size)), head_unit.reshape(-1), largest)
+    _split(room.reshape((-1, size)), heads.reshape((-1, size)), unit.reshape(-1), largest)
 
 
 def _normal_of(
@@ -151,19 +150,15 @@ def _split_to(x: Numbers, numbers: Numbers, unit: Numbers, largest: np.float32) 
     split(x, numbers, unit, largest, LIMITS[3], LIMITS[4])
 
 
-def _multiply_by(numbers: Numbers, unit: Numbers, panels: Panels, out: Numbers) -> None:
-    """Products of rows and panels."""
-    multiply(numbers, unit, panels.numbers, panels.unit, panels.bias, out)
-
-
 def _keep_in(own: Numbers, own_unit: Numbers, seen: Numbers, seen_unit: Numbers, at: int) -> None:
     """Heads of rows, (n, tokens, heads, d), go where they are seen, from token `at` on."""
     count, tokens, heads = own_unit.shape
     for i in range(count):
         for token in range(tokens):
             for head in range(heads):
-                seen[i, head, at + token] = own[i, token, head]
                 seen_unit[i, head, at + token] = own_unit[i, token, head]
+                for k in range(own.shape[3]):
+                    seen[i, head, at + token, k] = own[i, token, head, k]
 
 
 def _add_to(x: Numbers, more: Numbers) -> None:
@@ -173,7 +168,6 @@ def _add_to(x: Numbers, more: Numbers) -> None:
 
 
 _normal, _split = compiled(_normal_of) or _normal_of, compiled(_split_to) or _split_to
-_multiply, _keep = compiled(_multiply_by) or _multiply_by, compiled(_keep_in) or _keep_in
-_heads, _add = compiled(_heads_of) or _heads_of, compiled(_add_to) or _add_to
+_part, _keep = compiled(_part_of) or _part_of, compiled(_keep_in) or _keep_in
 _look, _think = compiled(_look_at) or _look_at, compiled(_think_of) or _think_of
-advance = compiled(_advance)
+_add, advance = compiled(_add_to) or _add_to, compiled(_advance)

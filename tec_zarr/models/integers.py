@@ -99,8 +99,7 @@ class Linear(nn.Linear):
             numbers, unit = cast("Scaled", weights)
             return (x.numbers.double() @ numbers.T).float() * x.unit[:, None] * unit + self.bias
         found = torch.empty((len(x.unit), self.out_features))
-        parts = (x.numbers.numpy(), x.unit.numpy(), *weights, found.numpy())
-        multiply(*parts)
+        multiply(x.numbers.numpy(), x.unit.numpy(), weights, found.numpy())
         return found
 
     def forward(self, x: Tensor) -> Tensor:

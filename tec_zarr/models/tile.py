@@ -11,7 +11,6 @@ after a change here `make clean`, or delete *.nbc and *.nbi.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import binding, ir
@@ -54,13 +53,11 @@ WIDE, NARROW = Shape(8, 3, 16, 1, 3), Shape(6, 2, 8, 4, 2)
 """For 32 registers of 512 bits, and for 16 of 256."""
 
 
-@cache
-def columns() -> int:
-    """Of panels that suit this processor."""
-    return (WIDE if binding.get_host_cpu_features().get("avx512bw") else NARROW).columns
+HOST = WIDE if binding.get_host_cpu_features().get("avx512bw") else NARROW
+"""What suits this processor."""
 
 
-def tile(shape: Shape) -> Any:
+def sums(shape: Shape) -> Any:
     """A function for compiled loops that sets sums (rows, columns), int32.
 
     Arguments: rows (address of the first, bytes from row to row, number of the last: rows beyond it
@@ -88,7 +85,7 @@ def product(shape: Shape, part: int) -> Any:
     Arguments: rows; a panel, and behind it an address that memory is to be fetched from and how far
     to go with each turn; addresses of units of rows, of units of columns, of what is added to
     columns, and of room for (rows, columns) of float64; rows to be set (address of the first, bytes
-    from row to row). Rows and panel are as for `tile`; `part` inputs are added up in int32.
+    from row to row). Rows and panel are as for `sums`; `part` inputs are added up in int32.
     """
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
