@@ -83,6 +83,7 @@ short_product: Any = None
 if multiply is not None:
     from tec_zarr.models import tile
 
-    ROWS, COLUMNS, TURN = tile.HOST.rows, tile.HOST.columns, tile.HOST.turn
-    sums, product = tile.sums(tile.HOST), tile.product(tile.HOST, PART)
-    short_product = tile.product(tile.HOST._replace(rows=SHORT), PART)
+    HOST = tile.suitable()
+    ROWS, COLUMNS, TURN = HOST.rows, HOST.columns, HOST.turn
+    sums, product = tile.sums(HOST), tile.product(HOST, PART)
+    short_product = tile.product(HOST._replace(rows=SHORT), PART)

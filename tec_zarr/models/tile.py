@@ -13,9 +13,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic
 
 if TYPE_CHECKING:
@@ -49,12 +49,18 @@ class Shape(NamedTuple):
         return self.vectors * self.lanes
 
 
-WIDE, NARROW = Shape(8, 3, 16, 1, 3), Shape(6, 2, 8, 4, 2)
-"""For 32 registers of 512 bits, and for 16 of 256."""
+WIDE, NARROW, PLAIN = Shape(8, 3, 16, 1, 3), Shape(6, 2, 8, 4, 2), Shape(6, 2, 8, 1, 1)
+"""For 32 registers of 512 bits, for 16 of 256 (AVX2), and for processors of other kinds."""
 
 
-HOST = WIDE if binding.get_host_cpu_features().get("avx512bw") else NARROW
-"""What suits this processor."""
+def suitable() -> Shape:
+    """What suits the processor that numba makes code for."""
+    given: str | None = config.CPU_FEATURES  # type: ignore[attr-defined]
+    host: str = codegen.get_host_cpu_features()  # type: ignore[no-untyped-call]
+    features = (host if given is None else given).split(",")
+    if "+avx512bw" in features:
+        return WIDE
+    return NARROW if "+avx2" in features else PLAIN
 
 
 def sums(shape: Shape) -> Any:
@@ -191,7 +197,10 @@ def _add_by(
 
 
 def _settled(builder: Any, values: Sequence[Any]) -> list[Any]:
-    """The same values, after which come later steps: compilers mix them, and registers overflow."""
+    """The same values, after which come later steps: compilers mix them, and registers overflow.
+
+    Registers are named as x86 calls its own, and have to be as wide as values.
+    """
     kind = ir.LiteralStructType([value.type for value in values])
     places = ["=" + ("r" if value.type == WHOLE else "v") for value in values]
     places += map(str, range(len(values)))
