@@ -47,13 +47,15 @@ def _multiply(numbers: Numbers, unit: Numbers, panels: Panels, out: Numbers) -> 
     m, (count, pairs, _, _), n = len(numbers), panels.numbers.shape, out.shape[1]
     room, last = np.empty((ROWS, COLUMNS)), np.empty((ROWS, COLUMNS), np.float32)
     # Addresses are reckoned: arrays of parts of arrays take time to make, and tiles are many.
-    row_at, unit_at, room_at = numbers.ctypes.data, unit.ctypes.data, room.ctypes.data
-    panel_at, out_at, last_at = panels.numbers.ctypes.data, out.ctypes.data, last.ctypes.data
+    row_at, unit_at = numbers.ctypes.data, unit.ctypes.data
+    panel_at, out_at = panels.numbers.ctypes.data, out.ctypes.data
     column_at, bias_at = panels.unit.ctypes.data, panels.bias.ctypes.data
     # While a panel is used, tile by tile, the one behind it comes from memory.
     size = 4 * pairs * COLUMNS
     step = 4 * TURN * COLUMNS * min(ROWS, m) // m
     for panel in range(count):
+        # Here, not above: numba frees an array behind the last line that names it.
+        room_at, last_at = room.ctypes.data, last.ctypes.data
         begin = panel * COLUMNS
         address, offset = panel_at + size * panel, 4 * begin
         whole, first = begin + COLUMNS <= n, 0
