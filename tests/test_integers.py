@@ -289,3 +289,21 @@ def test_machine_code_is_what_runs_here() -> None:
     """Else the tests above would compare torch with itself."""
     pytest.importorskip("numba")
     assert (integer_loops.split is None) == (attention_loops.attend is None)
+
+
+@pytest.mark.parametrize(
+    ("loop", "rooms"),
+    [(product_loops._multiply, {"room", "last"}), (attention_loops._attend, {"weights"})],
+)
+def test_rooms_live_as_long_as_tiles_have_their_addresses(
+    loop: Callable[..., None], rooms: set[str]
+) -> None:
+    """Numba frees an array behind the last line that names it: that has to be behind all loops."""
+    core = pytest.importorskip("numba").core
+    identity = core.bytecode.FunctionIdentity.from_function(loop)
+    code = core.interpreter.Interpreter(identity).interpret(core.bytecode.ByteCode(identity))
+    core.postproc.PostProcessor(code).run(emit_dels=True)
+    last = max(code.blocks)
+    for place, block in code.blocks.items():
+        freed = {line.value for line in block.body if isinstance(line, core.ir.Del)} & rooms
+        assert not freed or place == last
