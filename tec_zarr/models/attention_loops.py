@@ -12,7 +12,7 @@ import numpy as np
 
 from tec_zarr.compiled import compiled
 from tec_zarr.models.integer_loops import fade
-from tec_zarr.models.product_loops import COLUMNS, ROWS, sums
+from tec_zarr.models.product_loops import COLUMNS, ROWS, product_of_few
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,16 +36,20 @@ def _attend(
     lines = (there + 1) // 2
     key_panels = np.zeros((-(-there // COLUMNS), width // 2, COLUMNS), np.int32)
     value_panels = np.zeros((-(-width // COLUMNS), lines, COLUMNS), np.int32)
-    scores, weights = np.empty((ROWS, there), np.float32), np.zeros((ROWS, 2 * lines), np.int16)
-    share, ones = np.empty(ROWS, np.float32), np.ones(max(ROWS, width), np.float32)
+    scores = np.empty((ROWS, key_panels.shape[0] * COLUMNS), np.float32)
+    found = np.empty((ROWS, value_panels.shape[0] * COLUMNS), np.float32)
+    weights, share = np.zeros((ROWS, 2 * lines), np.int16), np.empty(ROWS, np.float32)
+    units = np.ones(scores.shape[1], np.float32)
+    ones = np.ones(max(ROWS, found.shape[1]), np.float32)
     for i in range(count):
         for head in range(heads):
             _turn(pairs[i, head, :there], key_panels)
             _join(values[i, head, :there], value_panels)
+            units[:there] = key_unit[i, head, :there]
             for first in range(0, tokens, ROWS):
                 left = min(ROWS, tokens - first)
                 address = query[i, first:, head].ctypes.data, 2 * heads * width, left - 1
-                _multiply(address, key_panels, ones, key_unit[i, head], scores[:left])
+                _multiply(address, key_panels, ones, units, scores)
                 for row in range(left):
                     seen = min(there, known + first + row)
                     scale = query_unit[i, first + row, head] * factor
@@ -53,8 +57,8 @@ def _attend(
                     share[row] = _weigh(scores[row, :seen], value_unit[i, head], scale, own)
                     own[seen:] = 0
                 address = weights.ctypes.data, 4 * lines, left - 1
-                found = out[i, first : first + left, head]
                 _multiply(address, value_panels, share, ones, found)
+                out[i, first : first + left, head] = found[:left, :width]
 
 
 def _attend_by_one(
@@ -75,15 +79,14 @@ def _attend_by_one(
 def _multiply_by(
     address: tuple[int, int, int], panels: Numbers, unit: Numbers, units: Numbers, out: Numbers
 ) -> None:
-    """Products of rows and panels, times units of rows and of columns; rows are those of `out`."""
-    part = np.empty((ROWS, COLUMNS), np.int32)
+    """Products of rows and panels, times units of rows and of columns, of which a panel is full."""
     for panel in range(len(panels)):
-        sums(address, (panels[panel].ctypes.data, panels.shape[1]), (part.ctypes.data,))
-        begin = panel * COLUMNS
-        for row in range(out.shape[0]):
-            for k in range(min(COLUMNS, out.shape[1] - begin)):
-                single = np.float32(part[row, k]) * units[begin + k]
-                out[row, begin + k] = single * unit[row]
+        begin = 4 * COLUMNS * panel
+        product_of_few(
+            address, (panels[panel].ctypes.data, panels.shape[1]),
+            (unit.ctypes.data, units.ctypes.data + begin),
+            (out.ctypes.data + begin, 4 * out.shape[1]),
+        )  # fmt: skip
 
 
 def _find_by(

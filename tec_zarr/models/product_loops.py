@@ -79,13 +79,13 @@ def _multiply(numbers: Numbers, unit: Numbers, panels: Panels, out: Numbers) -> 
 
 multiply = compiled(_multiply)
 ROWS, COLUMNS, TURN = 0, 0, 0
-sums: Any = None
 product: Any = None
 short_product: Any = None
+product_of_few: Any = None
 if multiply is not None:
     from tec_zarr.models import tile
 
     HOST = tile.suitable()
     ROWS, COLUMNS, TURN = HOST.rows, HOST.columns, HOST.turn
-    sums, product = tile.sums(HOST), tile.product(HOST, PART)
+    product, product_of_few = tile.product(HOST, PART), tile.product_of_few(HOST)
     short_product = tile.product(HOST._replace(rows=SHORT), PART)

@@ -19,7 +19,7 @@ from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 WHOLE, PAIR, HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
 SINGLE, DOUBLE = ir.FloatType(), ir.DoubleType()
@@ -63,35 +63,15 @@ def suitable() -> Shape:
     return NARROW if "+avx2" in features else PLAIN
 
 
-def sums(shape: Shape) -> Any:
-    """A function for compiled loops that sets sums (rows, columns), int32.
-
-    Arguments: rows (address of the first, bytes from row to row, number of the last: rows beyond it
-    are taken for it); a panel (address of (pairs, columns, 2), number of pairs); address of sums.
-    """
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        rows, panel, (found,) = _taken_apart(builder, arguments)
-        at = _rows(builder, shape, rows), panel[0]
-        for number, own in enumerate(_add(builder, shape, at, (WHOLE(0), panel[1]))):
-            _store(builder, own, builder.add(found, WHOLE(4 * shape.lanes * number)))
-        return NOTHING
-
-    @intrinsic
-    def called(_: Any, rows: Any, panel: Any, sums: Any) -> Any:
-        del rows, panel, sums
-        return types.void(*map(_numbers, (3, 2, 1))), generate
-
-    return called
-
-
 def product(shape: Shape, part: int) -> Any:
     """A function for compiled loops that sets products of rows and a panel, float32.
 
-    Arguments: rows; a panel, and behind it an address that memory is to be fetched from and how far
-    to go with each turn; addresses of units of rows, of units of columns, of what is added to
-    columns, and of room for (rows, columns) of float64; rows to be set (address of the first, bytes
-    from row to row). Rows and panel are as for `sums`; `part` inputs are added up in int32.
+    Arguments: rows (address of the first, bytes from row to row, number of the last: rows beyond it
+    are taken for it); a panel (address of (pairs, columns, 2), number of pairs), and behind it an
+    address that memory is to be fetched from and how far to go with each turn; addresses of units
+    of rows, of units of columns, of what is added to columns, and of room for (rows, columns) of
+    float64; rows to be set (address of the first, bytes from row to row). `part` inputs are added
+    up in int32.
     """
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -99,45 +79,73 @@ def product(shape: Shape, part: int) -> Any:
         places = [
             builder.add(room, WHOLE(8 * shape.lanes * k)) for k in range(shape.rows * shape.vectors)
         ]
+        single, double = _vector(SINGLE, shape), _vector(DOUBLE, shape)
         at, step = (_rows(builder, shape, rows), panel[0], *panel[2:]), WHOLE(part // 2)
         end = _least(builder, step, panel[1])
         for own, place in zip(_add(builder, shape, at, (WHOLE(0), end)), places, strict=True):
-            _store(builder, builder.sitofp(own, _vector(DOUBLE, shape)), place)
+            _store(builder, builder.sitofp(own, double), place)
         with _turns(builder, (step, panel[1], step)) as begin:
             end = _least(builder, builder.add(begin, step), panel[1])
             for own, place in zip(_add(builder, shape, at, (begin, end)), places, strict=True):
-                before = _load(builder, place, _vector(DOUBLE, shape))
-                own = builder.sitofp(own, _vector(DOUBLE, shape))
-                _store(builder, builder.fadd(before, own), place)
-        to = _rows(builder, shape, (*out, rows[2]))
-        of = _rows(builder, shape, (unit, WHOLE(4), rows[2]))
-        for number, place in enumerate(places):
-            row, vector = divmod(number, shape.vectors)
-            offset = WHOLE(4 * shape.lanes * vector)
-            columns = (builder.add(units, offset), builder.add(bias, offset))
-            _finish(builder, shape, place, (of[row], *columns), builder.add(to[row], offset))
+                before = _load(builder, place, double)
+                _store(builder, builder.fadd(before, builder.sitofp(own, double)), place)
+        found = (builder.fptrunc(_load(builder, place, double), single) for place in places)
+        _finish(builder, shape, found, (unit, units, bias), (*out, rows[2]))
         return NOTHING
+
+    return _function(generate, (3, 4, 4, 2))
+
+
+def product_of_few(shape: Shape) -> Any:
+    """The same of so few inputs that int32 holds the sums of all.
+
+    Arguments are shorter: no memory is to be fetched, nothing is added, no room is needed.
+    """
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        rows, panel, units, out = _taken_apart(builder, arguments)
+        at = _rows(builder, shape, rows), panel[0]
+        sums = _add(builder, shape, at, (WHOLE(0), panel[1]))
+        found = (builder.sitofp(own, _vector(SINGLE, shape)) for own in sums)
+        _finish(builder, shape, found, units, (*out, rows[2]))
+        return NOTHING
+
+    return _function(generate, (3, 2, 2, 2))
+
+
+def _function(generate: Any, counts: Sequence[int]) -> Any:
+    """What loops call: four tuples of so many numbers."""
 
     @intrinsic
     def called(_: Any, rows: Any, panel: Any, columns: Any, out: Any) -> Any:
         del rows, panel, columns, out
-        return types.void(*map(_numbers, (3, 4, 4, 2))), generate
+        kinds = (types.UniTuple(types.int64, count) for count in counts)  # type: ignore[no-untyped-call]
+        return types.void(*kinds), generate
 
     return called
 
 
-def _finish(builder: Any, shape: Shape, sums: Any, units: Sequence[Any], out: Any) -> None:
-    """Sums, rounded to float32, times the units of a row and of columns, and what is added."""
-    one, *columns = units
-    many, more = (_load(builder, own, _vector(SINGLE, shape)) for own in columns)
-    own = _load(builder, sums, _vector(DOUBLE, shape))
-    own = builder.fptrunc(own, _vector(SINGLE, shape))
-    own = builder.fmul(own, _repeated(builder, _load(builder, one, SINGLE), shape))
-    _store(builder, builder.fadd(builder.fmul(own, many), more), out)
+def _finish(
+    builder: Any, shape: Shape, found: Iterable[Any], units: Sequence[Any], out: Sequence[Any]
+) -> None:
+    """Set rows to what was found, float32, times the units of rows and of columns.
 
-
-def _numbers(count: int) -> Any:
-    return types.UniTuple(types.int64, count)  # type: ignore[no-untyped-call]
+    With a third address in `units`, what is there is added.
+    """
+    unit, *columns = units
+    ones = [
+        _repeated(builder, _load(builder, own, SINGLE), shape)
+        for own in _rows(builder, shape, (unit, WHOLE(4), out[2]))
+    ]
+    to = _rows(builder, shape, out)
+    for number, own in enumerate(found):
+        row, vector = divmod(number, shape.vectors)
+        offset = WHOLE(4 * shape.lanes * vector)
+        places = (builder.add(at, offset) for at in columns)
+        many, *more = (_load(builder, place, _vector(SINGLE, shape)) for place in places)
+        own = builder.fmul(builder.fmul(own, ones[row]), many)
+        own = builder.fadd(own, more[0]) if more else own
+        _store(builder, own, builder.add(to[row], offset))
 
 
 def _taken_apart(builder: Any, arguments: Any) -> Iterator[list[Any]]:
