@@ -1,8 +1,8 @@
 """Whether chunks written under one setting are read alike under every other.
 
-A setting is an instruction set, a number of threads, a batch size, a memory layout, oneDNN on or
-off, a device. Each runs in a process of its own: first some write tiles of real data, then all read
-what each has written. Three variants of the model take part:
+A setting is an instruction set, a number of threads, a batch size, a memory layout, oneDNN or loops
+in machine code on or off, a device. Each runs in a process of its own: first some write tiles of
+real data, then all read what each has written. Three variants of the model take part:
 
     guarded   as it is: networks in float64 or integers, a guard band, overrides
     float32   networks in float32, no guard band; not of those in integers
@@ -85,6 +85,7 @@ SETTINGS = {
     setting.name: setting
     for setting in (
         Setting("native"),
+        Setting("native-without-numba", (("TEC_ZARR_COMPILED", "0"),)),
         Setting("avx512", AVX512),
         Setting("avx512-batch1-threads2", AVX512, threads=2, batch=1),
         Setting("avx512-channels-last", AVX512, channels_last=True),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.entropy.tables import laplacian
 from tec_zarr.errors import ConfigError
 from tec_zarr.models import givens, loops, square_loops
+from tec_zarr.models.mixing import SIDE, Wide, filtered
 from tests.cubes import pixels
 from tests.plainly import LOOPS
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     entropy_loops: ("write", "read", "find", "choose", "part", "place", "pad", "unpad"),
-    loops: ("gather", "spread", "to_rows", "look_up", "quantise", "lose"),
+    loops: ("gather", "spread", "filters", "to_rows", "look_up", "quantise", "lose"),
     square_loops: ("average", "smooth"),
     givens: ("find", "turn"),
     **LOOPS,
@@ -76,6 +78,29 @@ def test_streams_are_the_same_with_and_without_machine_code(
         assert encoded(tables, symbols, rows, lanes) == streams
         assert (decoded(tables, streams, rows) == symbols).all()
     assert (decoded(tables, streams, rows) == symbols).all()
+
+
+@given(st.integers(0, 2**32), st.tuples(*(st.integers(1, n) for n in (3, 4, 12, 9))), st.booleans())
+def test_filters_are_those_of_torch(seed: int, size: tuple[int, ...], shifted: bool) -> None:
+    random = torch.Generator().manual_seed(seed)
+    count, channels, *sides = size
+    x = torch.randn((count, *sides, channels), generator=random, dtype=torch.float64)
+    x = x.permute(0, 3, 1, 2)
+    weight = torch.randn((channels, 1, SIDE, SIDE), generator=random, dtype=torch.float64)
+    bias = torch.randn(channels, generator=random, dtype=torch.float64) if shifted else None
+    with torch.no_grad():
+        found = filtered(x, weight, bias)
+    with pytest.MonkeyPatch.context() as patch:
+        take_loops_away(patch)
+        torch.testing.assert_close(found, filtered(x, weight, bias), rtol=1e-13, atol=1e-13)
+
+
+def test_filters_learn() -> None:
+    x = torch.ones((1, 2, 6, 6), dtype=torch.float64)
+    layer = Wide(2).double()
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    assert (layer.weight.grad > 0).all()
 
 
 def encoded(tables: Tables, symbols: Ints, rows: Ints, lanes: int) -> list[bytes]:

@@ -81,6 +81,28 @@ def _settle(sums: Numbers, bias: Numbers, limits: Numbers, found: Numbers) -> No
                     units[k] = min(max(np.floor((near[k] + bias[k]) * limits[0]), 0), limits[1])
 
 
+def _filter(maps: Numbers, taps: Numbers, bias: Numbers, found: Numbers) -> None:
+    """Filters `taps` (c, 5, 5) of each channel of maps (n, c, y, x), zero beyond the border.
+
+    Their side is written down so that compilers unroll them.
+    """
+    count, channels, height, width = maps.shape
+    padded = np.zeros((height + 4, width + 4), maps.dtype)
+    for i in range(count):
+        for c in range(channels):
+            own = taps[c]
+            for y in range(height):
+                for x in range(width):
+                    padded[y + 2, x + 2] = maps[i, c, y, x]
+            for y in range(height):
+                for x in range(width):
+                    total = bias[c]
+                    for k in range(5):
+                        for m in range(5):
+                            total += own[k, m] * padded[y + k, x + m]
+                    found[i, c, y, x] = total
+
+
 def _to_rows(mixed: Numbers, bias: Numbers, unit: float, last: int, rows: Numbers) -> None:
     """Rows (n, c, places) from sums of the same shape and `bias` (c,); see `Activity.rows`."""
     count, channels, places = mixed.shape
@@ -131,4 +153,5 @@ def _lose(given: Numbers, seen: Numbers, peaks: Numbers, energies: Numbers) -> N
 
 quantise, lose = compiled(_quantise), compiled(_lose)
 gather, spread, settle = compiled(_gather), compiled(_spread), compiled(_settle)
+filters = compiled(_filter)
 to_rows, look_up = compiled(_to_rows), compiled(_look_up)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tec_zarr.models import loops
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -64,9 +66,29 @@ def logarithm(values: Tensor) -> Tensor:
     return torch.log2(1 + values.abs()).copysign(values)
 
 
-def wide(width: int) -> nn.Conv2d:
-    """A filter for each feature."""
-    return nn.Conv2d(width, width, SIDE, padding=SIDE // 2, groups=width)
+class Wide(nn.Conv2d):
+    """A filter for each feature: (n, d, y, x)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width, SIDE, padding=SIDE // 2, groups=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return filtered(x, self.weight, self.bias)
+
+
+def filtered(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Filters `weight` (c, 1, SIDE, SIDE) of each channel of x (n, c, y, x), zero beyond.
+
+    torch takes one channel of one map after another in float64, 7 to 30 times as long as a loop.
+    """
+    plain = x.device.type == "cpu" and x.dtype == torch.float64 and not torch.is_grad_enabled()
+    if not (loops.filters and plain):
+        return functional.conv2d(x, weight, bias, padding=SIDE // 2, groups=len(weight))
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    found = torch.empty(x.shape, dtype=x.dtype)
+    parts = x.contiguous(), weight[:, 0].contiguous(), bias, found
+    loops.filters(*(part.numpy() for part in parts))
+    return found
 
 
 class Mixed(nn.Module):
@@ -74,7 +96,7 @@ class Mixed(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.wide = wide(width)
+        self.wide = Wide(width)
         self.first, self.last = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,11 +13,12 @@ from tec_zarr.models.mixing import (
     SCALES,
     SIDE,
     Mixed,
+    Wide,
     filmed,
+    filtered,
     group_of,
     logarithm,
     slices,
-    wide,
 )
 from tec_zarr.models.recalled import Gates, Recall
 
@@ -108,7 +109,7 @@ class Pass(nn.Module):
             return
         self.embedded = nn.Conv2d(2 * count + 1, width, 1)
         self.mixed = nn.Sequential(Mixed(width), Mixed(width))
-        self.spread = nn.ModuleList(wide(width) for _ in groups[:-1])
+        self.spread = nn.ModuleList(Wide(width) for _ in groups[:-1])
         self.weights = nn.Parameter(torch.zeros(count, SIDE**2))
 
     def forward(
@@ -173,7 +174,7 @@ class Pass(nn.Module):
         filters = self.weights[self.weighed :].view(-1, 1, SIDE, SIDE)
         with torch.autocast(grid.device.type, enabled=False):
             others = grid[:, self.weighed :]
-            far = functional.conv2d(others, filters, padding=SIDE // 2, groups=len(filters))
+            far = filtered(others, filters)
         known = _unfolded(at.known.to(grid))[..., at.places] > 0
         return Around(near, known, at.taken(far))
 
