@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tec_zarr.models.layers import Knots
+    from tec_zarr.models.places import Places
 
 SIDE = 5
 """Of the filters, in places of a grid."""
@@ -92,15 +93,17 @@ def filtered(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Mixed(nn.Module):
-    """Features mixed with those around them, and with each other: (n, d, y, x)."""
+    """Features (n, d, y, x), mixed with those around them, then with each other."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.wide = Wide(width)
         self.first, self.last = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, at: Places | None = None) -> Tensor:
+        """Where only some places are wanted, they are (n, d, 1, places)."""
         x = x + functional.gelu(self.wide(x))
+        x = x if at is None else at.taken(x).unsqueeze(2)
         return x + self.last(functional.gelu(self.first(x)))
 
 

@@ -167,7 +167,8 @@ class Pass(nn.Module):
             return self.start.expand(len(grid), len(at.places), -1), None
         known = at.known.to(grid).expand(len(grid), 1, -1, -1)
         x = torch.cat([logarithm(grid), torch.tanh(grid / MEDIUM), known], 1)
-        return at.taken(self.mixed(self.embedded(x))).mT, self._around(grid, at)
+        first, last = self.mixed
+        return last(first(self.embedded(x)), at).squeeze(2).mT, self._around(grid, at)
 
     def _around(self, grid: Tensor, at: Places) -> Around:
         near = _unfolded(grid[:, : self.weighed])[..., at.places]

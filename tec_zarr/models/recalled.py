@@ -94,7 +94,7 @@ class Recall(nn.Module):
         apart = logarithm(own - dates.flat) * known
         known = known.expand(len(own), 1, -1, -1)
         x = torch.cat([logarithm(own), logarithm(dates.flat), apart, known], 1)
-        told = at.taken(self.mixed(functional.gelu(self.embedded(x)))).mT
+        told = self.mixed(functional.gelu(self.embedded(x)), at).squeeze(2).mT
         told = told.unflatten(0, (-1, count))
         score = self.score(told).masked_fill(~dates.there[:, :, None, None], -30.0)
         share = torch.cat([torch.zeros_like(score[:, :1]), score], 1).softmax(1)[:, 1:]
