@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 
 # Tests of what is done by compiled loops where numba is installed, and by NumPy and torch elsewhere.
-LOOPS := $(addprefix tests/test_,compiled.py golden.py models.py rans.py sparse.py spectral.py \
+LOOPS := $(addprefix tests/test_,coding.py compiled.py golden.py models.py rans.py sparse.py spectral.py \
     squares.py tables.py)
 
 # Files of tests go to two processes, each with one thread.

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tec_zarr.codec import decode_chunk, encode_chunk
 from tec_zarr.compiled import VARIABLE, compiled
@@ -19,6 +20,7 @@ from tec_zarr.entropy.rans import Decoder, Encoder
 from tec_zarr.entropy.tables import laplacian
 from tec_zarr.errors import ConfigError
 from tec_zarr.models import givens, loops, square_loops
+from tec_zarr.models.coding import BAND, Recorder, Replay
 from tec_zarr.models.mixing import SIDE, Wide, filtered
 from tests.cubes import pixels
 from tests.plainly import LOOPS
@@ -32,11 +34,20 @@ if TYPE_CHECKING:
 
 NAMES = {
     entropy_loops: ("write", "read", "find", "choose", "part", "place", "pad", "unpad"),
-    loops: ("gather", "spread", "filters", "to_rows", "look_up", "quantise", "lose"),
+    loops: ("gather", "spread", "filters", "nearest", "to_rows", "look_up", "quantise", "lose"),
     square_loops: ("average", "smooth"),
     givens: ("find", "turn"),
     **LOOPS,
 }
+
+
+NUMBERS = st.one_of(
+    st.floats(),
+    st.tuples(st.integers(-(2**31), 2**31), st.floats(-2 * BAND, 2 * BAND)).map(
+        lambda parts: parts[0] / 2 + parts[1]
+    ),
+)
+"""Any, and those next to integers and to borders between them."""
 
 
 def take_loops_away(patch: pytest.MonkeyPatch) -> None:
@@ -93,6 +104,21 @@ def test_filters_are_those_of_torch(seed: int, size: tuple[int, ...], shifted: b
     with pytest.MonkeyPatch.context() as patch:
         take_loops_away(patch)
         torch.testing.assert_close(found, filtered(x, weight, bias), rtol=1e-13, atol=1e-13)
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(0, 40)), elements=NUMBERS))
+def test_guards_are_the_same_with_and_without_machine_code(values: NDArray[np.float64]) -> None:
+    given = torch.from_numpy(values)
+    writer = Recorder(len(values))
+    whole = writer(given)
+    with pytest.MonkeyPatch.context() as patch:
+        take_loops_away(patch)
+        other = Recorder(len(values))
+        assert torch.equal(other(given), whole)
+        sections = other.finish()
+        assert torch.equal(Replay(sections)(given), whole)
+    assert writer.finish() == sections
+    assert torch.equal(Replay(sections)(given), whole)
 
 
 def test_filters_learn() -> None:

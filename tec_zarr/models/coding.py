@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from tec_zarr.errors import FormatError, TecError
+from tec_zarr.models import loops
 from tec_zarr.wire import Reader, parse_varints, varint
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ Thousands of times what float64 networks differ by; see benchmarks/portability.p
 
 LIMIT = 2.0**30
 """Larger values are cut to it, so that integers fit; NaN becomes 0."""
+
+NOWHERE = -1.0
+"""No band at all."""
 
 
 class Coder(Protocol):
@@ -83,14 +87,12 @@ class Recorder:
 
     def __call__(self, values: Tensor) -> Tensor:
         flat = _flat(values, len(self._places))
-        lower = torch.floor(flat)
-        near = (flat - lower - 0.5).abs_() <= BAND
-        if near.any():
-            tiles, places = (found.cpu().numpy() for found in near.nonzero(as_tuple=True))
-            for tile in np.unique(tiles):
-                self._places[tile].append(self.seen + places[tiles == tile])
+        whole, near = _nearest(flat, BAND)
+        tiles, places = np.divmod(near, max(1, flat.shape[1]))
+        for tile in np.unique(tiles):
+            self._places[tile].append(self.seen + places[tiles == tile])
         self.seen += flat.shape[1]
-        return _whole(flat, lower, near, values)
+        return whole.view(values.shape)
 
     @property
     def counts(self) -> Wide:
@@ -123,12 +125,14 @@ class Replay:
         flat = _flat(values, self._count)
         end = self._seen + flat.shape[1]
         upto = int(self._places.searchsorted(end))
-        near = torch.zeros(flat.shape, dtype=torch.bool)
-        part = slice(self._used, upto)
-        near[self._tiles[part], self._places[part] - self._seen] = True
-        self._seen, self._used = end, upto
+        whole, _ = _nearest(flat, NOWHERE)
         # Borders lie between integers: on either side of one, the lower integer is the floor.
-        return _whole(flat, torch.floor(flat), near.to(flat.device), values)
+        own = slice(self._used, upto)
+        places = self._tiles[own], self._places[own] - self._seen
+        lower = tuple(torch.from_numpy(part).to(flat.device) for part in places)
+        whole[lower] = torch.floor(_cut(flat[lower])).to(torch.int32)
+        self._seen, self._used = end, upto
+        return whole.view(values.shape)
 
     def finish(self) -> None:
         """Raise FormatError unless every override was met."""
@@ -216,13 +220,25 @@ def parse_lists(section: bytes, layers: int) -> list[bytes]:
 
 
 def _flat(values: Tensor, tiles: int) -> Tensor:
-    """Values (tiles, n), finite and within the limit."""
+    """Values (tiles, n)."""
     if values.dtype != torch.float64 or len(values) != tiles:
         raise TecError(f"{values.dtype} values {tuple(values.shape)} for {tiles} tiles")
-    return torch.nan_to_num(values.reshape(tiles, -1)).clamp_(-LIMIT, LIMIT)
+    return values.reshape(tiles, -1)
 
 
-def _whole(flat: Tensor, lower: Tensor, near: Tensor, values: Tensor) -> Tensor:
-    """The lower integer where that is asked for, else the nearest one."""
+def _nearest(flat: Tensor, band: float) -> tuple[Tensor, Wide]:
+    """The nearest integers, or the lower ones next to a border; and the places of these, (n,)."""
+    if loops.nearest and flat.device.type == "cpu":
+        whole, places = torch.empty(flat.shape, dtype=torch.int32), np.empty(flat.numel(), np.int64)
+        values, found = (part.view(-1).numpy() for part in (flat.contiguous(), whole))
+        return whole, places[: loops.nearest(values, band, LIMIT, found, places)]
+    flat = _cut(flat)
+    lower = torch.floor(flat)
+    near = (flat - lower - 0.5).abs_() <= band
     above = (flat - lower >= 0.5) & ~near
-    return (lower + above).to(torch.int32).view(values.shape)
+    return (lower + above).to(torch.int32), near.view(-1).nonzero()[:, 0].cpu().numpy()
+
+
+def _cut(flat: Tensor) -> Tensor:
+    """Values that are finite and within the limit."""
+    return torch.nan_to_num(flat).clamp_(-LIMIT, LIMIT)

@@ -120,6 +120,33 @@ def _look_up(symbols: Numbers, table: Numbers, found: Numbers) -> None:
         found[i] = table[abs(cut)]
 
 
+def _nearest(values: Numbers, band: float, limit: float, whole: Numbers, places: Numbers) -> int:
+    """The nearest integers of values (n,), the lower ones within `band` of a border between two.
+
+    Values are cut to `limit`, NaN is 0. Sets where values are within the band, and returns how many
+    they are: few, so that a block is looked through again if it has any. See `coding.Guard`.
+    """
+    found, block = 0, 4096
+    for first in range(0, len(values), block):
+        last, some = min(first + block, len(values)), False
+        for i in range(first, last):
+            value = _cut(values[i], limit)
+            lower = np.floor(value)
+            near = abs(value - lower - 0.5) <= band
+            whole[i] = lower + 1 if (value - lower >= 0.5) & (not near) else lower
+            some |= near
+        for i in range(first, last if some else first):
+            value = _cut(values[i], limit)
+            if abs(value - np.floor(value) - 0.5) <= band:
+                places[found] = i
+                found += 1
+    return found
+
+
+def _cut_to(value: float, limit: float) -> float:
+    return min(max(value, -limit), limit) if value == value else 0.0  # noqa: PLR0124
+
+
 def _quantise(values: Numbers, rest: float, most: float, symbols: Numbers) -> None:
     """Symbols (n,): the magnitude of `values` + `rest`, rounded down, at most `most`; signs stay.
 
@@ -153,5 +180,6 @@ def _lose(given: Numbers, seen: Numbers, peaks: Numbers, energies: Numbers) -> N
 
 quantise, lose = compiled(_quantise), compiled(_lose)
 gather, spread, settle = compiled(_gather), compiled(_spread), compiled(_settle)
-filters = compiled(_filter)
+_cut = compiled(_cut_to) or _cut_to
+filters, nearest = compiled(_filter), compiled(_nearest)
 to_rows, look_up = compiled(_to_rows), compiled(_look_up)
