@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -48,6 +48,11 @@ NUMBERS = st.one_of(
     ),
 )
 """Any, and those next to integers and to borders between them."""
+
+
+BLOCKS = np.linspace(-300, 300, 2 * 10_001).reshape(2, -1)
+"""More values than a loop takes at a time, some of them on borders."""
+BLOCKS[:, ::997] = np.floor(BLOCKS[:, ::997]) + 0.5
 
 
 def take_loops_away(patch: pytest.MonkeyPatch) -> None:
@@ -107,6 +112,7 @@ def test_filters_are_those_of_torch(seed: int, size: tuple[int, ...], shifted: b
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(0, 40)), elements=NUMBERS))
+@example(BLOCKS)
 def test_guards_are_the_same_with_and_without_machine_code(values: NDArray[np.float64]) -> None:
     given = torch.from_numpy(values)
     writer = Recorder(len(values))
