@@ -62,7 +62,7 @@ def in_float64() -> Iterator[None]:
         (integers.Linear, {"of": of, "forward": forward}),
         (integers.LayerNorm, {"forward": normalised}),
         (integers.Gelu, {"forward": gelu}),
-        (block_loops, {"advance": None}),
+        (block_loops, {"advance": None, "remember": None}),
         (transformer.Attention, {"room": room}),
         (transformer, {"scaled": scaled, "attended": attended}),
     ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOPS = {
     integer_loops: ("split", "normalise"),
     product_loops: ("multiply",),
-    block_loops: ("advance",),
+    block_loops: ("advance", "remember"),
 }
 
 

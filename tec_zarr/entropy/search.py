@@ -115,14 +115,23 @@ class Buckets(NamedTuple):
     @classmethod
     def of(cls, search: Bisection, firsts: Wide) -> Buckets:
         """Of rows whose first entries are at the places `firsts` (rows,)."""
-        ends = firsts + search.sizes
-        kind = np.min_scalar_type(int(ends[-1]))
-        nexts = np.arange(1, ends[-1] + 1)
-        nexts[ends - 1] = firsts
-        slots, rows = np.arange(0, 1 << 16, 1 << BUCKET_BITS), np.arange(len(firsts))
-        find = search.finder(len(slots))
-        holders = [find(slots, np.full(len(slots), row)).astype(kind) for row in rows]
-        return cls(np.concatenate(holders), BUCKET_BITS, nexts.astype(kind))
+        sizes, rows = search.sizes.astype(np.int64), np.arange(len(firsts))
+        own, places = np.repeat(rows, sizes), np.arange(sizes.sum())
+        kind, nexts = np.min_scalar_type(len(places)), places + 1
+        nexts[firsts + sizes - 1] = firsts
+        # In the order of slots an entry holds all buckets from its own first slot on, up to those
+        # of the entries behind it; `begins` are the entries that hold slot 0.
+        begins = search.finder(len(rows))(np.zeros_like(rows), rows) - firsts
+        starts = search.cdf[own, places - firsts[own]].astype(np.int64)
+        slots = (starts - search.shifts[own]) & 0xFFFF
+        order = (places - firsts[own] - begins[own]) % sizes[own]
+        held = np.zeros((len(rows), (1 << 16 - BUCKET_BITS) + 1), np.int32)
+        np.maximum.at(held, (own, -(-slots >> BUCKET_BITS)), order)
+        held = np.maximum.accumulate(held[:, :-1], 1)
+        held += begins.astype(np.int32)[:, None]
+        held -= np.where(held < search.sizes[:, None], 0, search.sizes[:, None])
+        held += firsts.astype(np.int32)[:, None]
+        return cls(held.ravel().astype(kind), BUCKET_BITS, nexts.astype(kind))
 
 
 def _halves(size: int) -> list[int]:

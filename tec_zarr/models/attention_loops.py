@@ -12,7 +12,7 @@ import numpy as np
 
 from tec_zarr.compiled import compiled
 from tec_zarr.models.integer_loops import fade
-from tec_zarr.models.product_loops import COLUMNS, ROWS, product_of_few
+from tec_zarr.models.product_loops import COLUMNS, ROWS, bare_product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def _multiply_by(
     """Products of rows and panels, times units of rows and of columns, of which a panel is full."""
     for panel in range(len(panels)):
         begin = 4 * COLUMNS * panel
-        product_of_few(
+        bare_product(
             address, (panels[panel].ctypes.data, panels.shape[1]),
             (unit.ctypes.data, units.ctypes.data + begin),
             (out.ctypes.data + begin, 4 * out.shape[1]),

@@ -14,21 +14,29 @@ if TYPE_CHECKING:
     Rows = NDArray[Any]
 
 
-def _split(
-    x: Rows, numbers: Rows, unit: Rows, largest: np.float32, least: np.float32, most: np.float32
-) -> None:
+def _split(x: Rows, numbers: Rows, unit: Rows, limits: tuple[np.float32, ...]) -> None:
     """Integers of rows `x`, and their units; see `integers.scaled`."""
-    part, top = np.float32(1 / largest), np.empty(1, np.int32)
+    share_of_largest, share_of_length, least, most, largest, limited = limits
+    count, size, one = x.shape[1], 1, np.float32(1)
+    while size < count:
+        size *= 2
+    top, parts = np.empty(1, np.int32), np.empty(size, np.float32)
     for row in range(x.shape[0]):
         # Magnitudes of floats are in the order of their bits, and a loop takes many bits at a time.
         bits, most_bits = x[row].view(np.int32), np.int32(0)
-        for k in range(len(bits)):
+        for k in range(count):
             most_bits = max(most_bits, bits[k] & np.int32(0x7FFFFFFF))
         top[0] = most_bits
-        one = min(max(top.view(np.float32)[0], least), most) * part
-        unit[row] = one
-        for k in range(len(bits)):
-            number = min(max(np.rint(x[row, k] / one), -largest), largest)
+        own = top.view(np.float32)[0] * share_of_largest
+        if share_of_length > 0:
+            for k in range(count):
+                parts[k] = x[row, k] * x[row, k]
+            own = max(own, np.sqrt(_half(parts, count, size)) * share_of_length)
+        limit = limited if own > most else largest
+        own = min(max(own, least), most)
+        unit[row], share = own, one / own
+        for k in range(count):
+            number = min(max(np.rint(x[row, k] * share), -limit), limit)
             numbers[row, k] = np.int16(np.int32(number))
 
 

@@ -135,6 +135,16 @@ class Block(nn.Module):
         x = x + self.attention(rows, size, pairs.first(there), known)
         return x + self.perceptron(self.between(x))
 
+    def remember(self, x: Scaled, size: Sequence[int]) -> Pairs:
+        """Keys and values of rows of a context, whose `size` is (n, tokens)."""
+        pairs = self.attention.room(*size)
+        if block_loops.remember is not None and x.unit.device.type == "cpu":
+            seen = block_loops.Seen(*(part.numpy() for own in pairs for part in own))
+            block_loops.remember(*(part.numpy() for part in x), self.weights, seen)
+        else:
+            self.attention.keep(x, size, pairs, 0)
+        return pairs
+
     @cached_property
     def weights(self) -> block_loops.Weights:
         """As loops take them."""
@@ -219,11 +229,8 @@ class Decoder(Layers):
 
     def _seen(self, context: Tensor) -> list[Pairs]:
         """What each layer sees of a context."""
-        rows, size, found = scaled(context.flatten(0, 1)), context.shape[:2], []
-        for _, across in self.blocks():
-            found.append(across.attention.room(*size))
-            across.attention.keep(rows, size, found[-1], 0)
-        return found
+        rows, size = scaled(context.flatten(0, 1)), context.shape[:2]
+        return [across.remember(rows, size) for _, across in self.blocks()]
 
     def _go_on(self, x: Tensor, memories: list[Memory]) -> Tensor:
         for (own, across), memory in zip(self.blocks(), memories, strict=True):
