@@ -160,8 +160,9 @@ def _weigh_by(scores: Numbers, units: Numbers, scale: np.float32, weights: Numbe
     found[0] = top
     most = found.view(np.float32)[0]
     unit, total = most * np.float32(1 / 32767), np.int32(0)
+    inverse = one / unit
     for k in range(len(scores)):
-        weight = np.int32(min(np.rint(scores[k] / unit), np.float32(32767)))
+        weight = np.int32(min(np.rint(scores[k] * inverse), np.float32(32767)))
         weights[k] = weight
         total = np.int32(total + weight)
     shift = np.int32(0)

@@ -152,9 +152,7 @@ def _think_of(
     multiply(wide_numbers, unit, outside, room)
 
 
-def _part_of(
-    room: Numbers, heads: Numbers, unit: Numbers, limits: tuple[np.float32, ...]
-) -> None:
+def _part_of(room: Numbers, heads: Numbers, unit: Numbers, limits: tuple[np.float32, ...]) -> None:
     """Integers of the heads of rows."""
     size = heads.shape[3]
     split(room.reshape((-1, size)), heads.reshape((-1, size)), unit.reshape(-1), limits)

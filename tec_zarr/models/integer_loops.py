@@ -20,14 +20,15 @@ def _split(x: Rows, numbers: Rows, unit: Rows, limits: tuple[np.float32, ...]) -
     count, size, one = x.shape[1], 1, np.float32(1)
     while size < count:
         size *= 2
-    top, parts = np.empty(1, np.int32), np.empty(size, np.float32)
+    top, parts, bits = np.empty(1, np.int32), np.empty(size, np.float32), x.view(np.int32)
+    top_value = top.view(np.float32)
     for row in range(x.shape[0]):
         # Magnitudes of floats are in the order of their bits, and a loop takes many bits at a time.
-        bits, most_bits = x[row].view(np.int32), np.int32(0)
+        most_bits = np.int32(0)
         for k in range(count):
-            most_bits = max(most_bits, bits[k] & np.int32(0x7FFFFFFF))
+            most_bits = max(most_bits, bits[row, k] & np.int32(0x7FFFFFFF))
         top[0] = most_bits
-        own = top.view(np.float32)[0] * share_of_largest
+        own = top_value[0] * share_of_largest
         if share_of_length > 0:
             for k in range(count):
                 parts[k] = x[row, k] * x[row, k]
@@ -89,16 +90,17 @@ def _fade_from(e: np.float32, t: np.float32) -> np.float32:
 def _bend(x: Rows, out: Rows, factors: Rows) -> None:
     """GELU of all values; see `integers.Gelu`."""
     flat, found = x.ravel(), out.ravel()
-    one, half, share = np.float32(1), np.float32(1 / 2), np.float32(1 / 128)
-    sixth = np.float32(1 / 6)
-    p, a, b, c, d, f = factors
+    one, half = np.float32(1), np.float32(1 / 2)
+    a, b, c, d, e, f = factors
     for k in range(len(flat)):
         value = flat[k]
-        t = one / (one + p * abs(value))
-        tail = t * (a + t * (b + t * (c + t * (d + t * f))))
-        t = min(value * value * share, half)
-        e = fade(one - t * sixth, t)
-        tail *= e * e
+        z = abs(value)
+        tail = one + z * (a + z * (b + z * (c + z * (d + z * (e + z * f)))))
+        tail *= tail
+        tail *= tail
+        tail *= tail
+        tail *= tail
+        tail = half / tail
         found[k] = value * (tail if value < 0 else one - tail)
 
 

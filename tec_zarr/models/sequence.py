@@ -241,7 +241,7 @@ class _Walk:
                 before.append(given[line.there, end - 1])
                 end += 1
             features = self.prior.features(torch.stack(before, 1), begin, line.memories)
-            for index, seen in enumerate(features.unbind(1), begin):
+            for index, seen in enumerate(features.transpose(0, 1).contiguous(), begin):
                 target = None if given is None else given[:, index]
                 line.add(self._code(coder, target, seen, line.there, sent[:, index, None]), seen)
 
