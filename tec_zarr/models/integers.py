@@ -38,7 +38,7 @@ LONGEST = 2**16
 """Integers that a row may have."""
 
 UNITS = (2.0**-75, 2.0**45)
-"""Bounds of units: rows of theirs have squares, and they themselves have products, that are normal."""
+"""Bounds of units: squares of rows in them and products of two of them are normal."""
 
 ERROR = (0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638)
 """Of the error function, 3e-7 off at most: Abramowitz and Stegun 1964, 7.1.28."""
