@@ -19,11 +19,11 @@ from torch.nn import functional
 
 from tec_zarr.models import attention_loops, integer_loops, product_loops
 from tec_zarr.models.integers import (
+    ACTIVE,
     CERTAIN,
     FOUND,
+    HEAVY,
     LARGEST,
-    LENGTH,
-    LONGEST,
     SCORED,
     TAIL,
     WIDEST,
@@ -37,7 +37,9 @@ from tec_zarr.models.integers import (
     halves,
     prepare,
     scaled,
+    weights,
 )
+from tec_zarr.models.product_loops import PART
 from tests.plainly import plainly
 
 if TYPE_CHECKING:
@@ -75,61 +77,48 @@ def same(compute: Callable[[], Tensor], *models: nn.Module) -> Tensor:
     return found
 
 
-SPIKES = st.sampled_from([0.0, 10.0, 1e4, 1e9])
-
-
-@given(seed=SEEDS, count=ROWS, width=st.integers(1, 5000), scale=SCALES, spike=SPIKES)
-def test_integers_are_the_rows(
-    seed: int, count: int, width: int, scale: float, spike: float
-) -> None:
+@given(seed=SEEDS, count=ROWS, width=st.integers(1, 300), scale=SCALES)
+def test_integers_are_the_rows(seed: int, count: int, width: int, scale: float) -> None:
     x = rows(seed, count, width, scale)
-    x[:, seed % width] += spike
     numbers, unit = scaled(x)
     with plainly():
         pairs = zip((numbers, unit), scaled(x), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
     assert numbers.shape == (count, width + width % 2)
     assert not numbers[:, width:].any()
+    assert numbers.int().abs().max() <= ACTIVE
     apart = (numbers[:, :width] * unit.double()[:, None] - x).abs()
-    assert (apart <= 0.51 * unit[:, None]).all()
+    assert (apart <= 0.501 * unit[:, None]).all()
 
 
-@given(
-    seed=SEEDS, count=ROWS, width=st.integers(1, 5000), scale=st.sampled_from([0.02, 1e20, 1e30]),
-    spike=SPIKES,
-)  # fmt: skip
-def test_sums_stay_in_int32(seed: int, count: int, width: int, scale: float, spike: float) -> None:
-    """Also of rows that are too large for their unit."""
-    x = rows(seed, count, width, scale)
+@given(seed=SEEDS, count=ROWS, width=st.integers(1, 1000), spike=st.sampled_from([0, 10, 1e4, 1e9]))
+def test_sums_of_any_part_stay_in_int32(seed: int, count: int, width: int, spike: float) -> None:
+    x = rows(seed, count, width, 1.0)
     x[:, seed % width] += spike
-    x[-1] = torch.full((width,), scale)
-    numbers, unit = scaled(x)
-    with plainly():
-        pairs = zip((numbers, unit), scaled(x), strict=True)
-        assert all(torch.equal(one, other) for one, other in pairs)
+    numbers, unit = weights(x)
     assert numbers.int().abs().max() <= LARGEST
-    assert numbers.long().square().sum(1).max() < 2**31
+    for part in numbers.long().abs().split(PART, 1):
+        assert ACTIVE * part.sum(1).max() < 2**31
+    apart = (numbers[:, :width] * unit.double()[:, None] - x).abs()
+    assert (apart <= 0.501 * unit[:, None]).all()
 
 
 def test_the_bounds_of_sums_hold() -> None:
-    assert (LENGTH * (1 + 1e-6) + math.sqrt(LONGEST) / 2) ** 2 < 2**31
+    assert ACTIVE * (HEAVY * (1 + 1e-6) + PART / 2) < 2**31
     assert WIDEST * SCORED**2 < 2**31
     assert (2**18 + 256 / 2) * FOUND < 2**31
     assert 256 * CERTAIN <= 2**24
 
 
-@pytest.mark.parametrize("k", [2, 8, 30, 384, 386, 3072])
+@pytest.mark.parametrize("k", [2, 8, 30, 384, 386, 1000])
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (4, 24), (5, 49), (8, 16), (17, 100), (64, 7)])
 def test_products_are_exact(m: int, k: int, n: int) -> None:
     if product_loops.multiply is None:
         pytest.skip("no machine code")
     random = np.random.default_rng(0)
-    largest = int(46_300 / math.sqrt(k))  # as large as sums can be
-    left, right = (
-        random.choice([-largest, largest, 0, 1, largest // 2], (rows, k)).astype(np.int16)
-        for rows in (m, n)
-    )
-    left[0] = right[0] = largest
+    left = random.choice([-ACTIVE, ACTIVE, 0, 1, 4000], (m, k)).astype(np.int16)
+    right = random.choice([-680, 680, 682, 3], (n, k)).astype(np.int16)
+    left[0], right[0] = ACTIVE, 682  # as large as a sum can be
     units = [random.random(count).astype(np.float32) for count in (m, n, n)]
     found = np.empty((m, n), np.float32)
     panels = product_loops.panels(right, *units[1:])
@@ -304,7 +293,7 @@ def test_machine_code_is_what_runs_here() -> None:
 
 @pytest.mark.parametrize(
     ("loop", "rooms"),
-    [(product_loops._multiply, {"last"}), (attention_loops._attend, {"weights"})],
+    [(product_loops._multiply, {"room", "last"}), (attention_loops._attend, {"weights"})],
 )
 def test_rooms_live_as_long_as_tiles_have_their_addresses(
     loop: Callable[..., None], rooms: set[str]

@@ -182,10 +182,10 @@ def test_integers_stand_for_the_network_in_float64(artifacts: dict[str, Artifact
     features, bits = [], []
     for context in (nullcontext, in_float64):
         model = cast("Temporal", registry.build(artifacts["tt"]))
-        given, grid = model.analyse(frames(8, 3), 0), grid_of(model, 8, 3)
-        counter = Counter(model.tables, 8)
+        given, grid = model.analyse(frames(2, 3), 0), grid_of(model, 2, 3)
+        counter = Counter(model.tables, 2)
         with context():
-            seen = model.code(Checked(counter, Recorder(8), model.tables, 8), given, grid, 0)
+            seen = model.code(Checked(counter, Recorder(2), model.tables, 2), given, grid, 0)
         features.append(seen.maps[1].double())
         bits.append(counter.bits.sum())
     apart = (features[0] - features[1]).square().mean().sqrt() / features[1].std()

@@ -12,7 +12,7 @@ import numpy as np
 
 from tec_zarr.compiled import compiled
 from tec_zarr.models.integer_loops import fade
-from tec_zarr.models.product_loops import COLUMNS, ROWS, bare_product
+from tec_zarr.models.product_loops import COLUMNS, ROWS, product_of_few
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def _multiply_by(
     """Products of rows and panels, times units of rows and of columns, of which a panel is full."""
     for panel in range(len(panels)):
         begin = 4 * COLUMNS * panel
-        bare_product(
+        product_of_few(
             address, (panels[panel].ctypes.data, panels.shape[1]),
             (unit.ctypes.data, units.ctypes.data + begin),
             (out.ctypes.data + begin, 4 * out.shape[1]),
@@ -160,9 +160,8 @@ def _weigh_by(scores: Numbers, units: Numbers, scale: np.float32, weights: Numbe
     found[0] = top
     most = found.view(np.float32)[0]
     unit, total = most * np.float32(1 / 32767), np.int32(0)
-    inverse = one / unit
     for k in range(len(scores)):
-        weight = np.int32(min(np.rint(scores[k] * inverse), np.float32(32767)))
+        weight = np.int32(min(np.rint(scores[k] / unit), np.float32(32767)))
         weights[k] = weight
         total = np.int32(total + weight)
     shift = np.int32(0)

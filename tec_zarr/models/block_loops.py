@@ -12,7 +12,7 @@ import numpy as np
 
 from tec_zarr.compiled import compiled
 from tec_zarr.models import attention_loops, integer_loops, product_loops
-from tec_zarr.models.integers import FOUND, SCORED, TAIL, limits
+from tec_zarr.models.integers import ACTIVE, FOUND, RANGE, SCORED, TAIL
 from tec_zarr.models.product_loops import Panels  # noqa: TC001
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ multiply: Any = product_loops.multiply
 AT_HAND = 16
 """Rows that go through single passes together."""
 
-ROW, QUERY, VALUE = limits(), limits(SCORED), limits(FOUND)
+LIMITS = tuple(map(np.float32, (ACTIVE, SCORED, FOUND, *RANGE)))
 
 
 class Normal(NamedTuple):
@@ -92,33 +92,13 @@ def _look_at(
     if begin >= 0:
         _learn(weights, seen, begin, room, numbers, unit, asked, asked_unit)
     multiply(numbers, unit, weights.query, room)
-    _part(room, asked, asked_unit, QUERY)
+    _part(room, asked, asked_unit, LIMITS[1])
     attend(
         asked, asked_unit, seen.keys, seen.key_unit, seen.values, seen.value_unit, there, known,
         factor, room.reshape(asked.shape),
     )  # fmt: skip
-    split(room, numbers, unit, ROW)
+    _split(room, numbers, unit, LIMITS[0])
     multiply(numbers, unit, weights.out, room)
-
-
-def _room_for(seen: Seen, count: int, tokens: int) -> tuple[Numbers, Numbers]:
-    """For integers of the heads of so many sequences of tokens, and for their units."""
-    _, heads, _, size = seen.keys.shape
-    numbers = np.empty((count, tokens, heads, size), np.int16)
-    return numbers, np.empty((count, tokens, heads), np.float32)
-
-
-def _learn_from(
-    weights: Weights, seen: Seen, begin: int, room: Numbers, numbers: Numbers, unit: Numbers,
-    asked: Numbers, asked_unit: Numbers,
-) -> None:  # fmt: skip
-    """Set keys and values of rows of integers, from token `begin` on."""
-    multiply(numbers, unit, weights.key, room)
-    _part(room, asked, asked_unit, QUERY)
-    _keep(asked, asked_unit, seen.keys, seen.key_unit, begin)
-    multiply(numbers, unit, weights.value, room)
-    _part(room, asked, asked_unit, VALUE)
-    _keep(asked, asked_unit, seen.values, seen.value_unit, begin)
 
 
 def _remember(numbers: Numbers, unit: Numbers, weights: Weights, seen: Seen) -> None:
@@ -135,6 +115,26 @@ def _remember(numbers: Numbers, unit: Numbers, weights: Weights, seen: Seen) -> 
         _learn(weights, own, 0, room, numbers[begin:end], unit[begin:end], asked, asked_unit)
 
 
+def _learn_from(
+    weights: Weights, seen: Seen, begin: int, room: Numbers, numbers: Numbers, unit: Numbers,
+    asked: Numbers, asked_unit: Numbers,
+) -> None:  # fmt: skip
+    """Set keys and values of rows of integers, from token `begin` on."""
+    multiply(numbers, unit, weights.key, room)
+    _part(room, asked, asked_unit, LIMITS[1])
+    _keep(asked, asked_unit, seen.keys, seen.key_unit, begin)
+    multiply(numbers, unit, weights.value, room)
+    _part(room, asked, asked_unit, LIMITS[2])
+    _keep(asked, asked_unit, seen.values, seen.value_unit, begin)
+
+
+def _room_for(seen: Seen, count: int, tokens: int) -> tuple[Numbers, Numbers]:
+    """For integers of the heads of so many sequences of tokens, and for their units."""
+    _, heads, _, size = seen.keys.shape
+    numbers = np.empty((count, tokens, heads, size), np.int16)
+    return numbers, np.empty((count, tokens, heads), np.float32)
+
+
 def _think_of(
     inside: Panels, outside: Panels, room: Numbers, numbers: Numbers, unit: Numbers
 ) -> None:
@@ -148,14 +148,14 @@ def _think_of(
         last = min(first + AT_HAND, rows)
         own = bent[: last - first]
         bend(wide[first:last], own, TAIL)
-        split(own, wide_numbers[first:last], unit[first:last], ROW)
+        _split(own, wide_numbers[first:last], unit[first:last], LIMITS[0])
     multiply(wide_numbers, unit, outside, room)
 
 
-def _part_of(room: Numbers, heads: Numbers, unit: Numbers, limits: tuple[np.float32, ...]) -> None:
+def _part_of(room: Numbers, heads: Numbers, unit: Numbers, largest: np.float32) -> None:
     """Integers of the heads of rows."""
     size = heads.shape[3]
-    split(room.reshape((-1, size)), heads.reshape((-1, size)), unit.reshape(-1), limits)
+    _split(room.reshape((-1, size)), heads.reshape((-1, size)), unit.reshape(-1), largest)
 
 
 def _normal_of(
@@ -166,7 +166,12 @@ def _normal_of(
         last = first + AT_HAND
         own = room[first:last]
         normalise(x[first:last], normal.weight, normal.bias, own, epsilon)
-        split(own, numbers[first:last], unit[first:last], ROW)
+        _split(own, numbers[first:last], unit[first:last], LIMITS[0])
+
+
+def _split_to(x: Numbers, numbers: Numbers, unit: Numbers, largest: np.float32) -> None:
+    """Integers of rows."""
+    split(x, numbers, unit, largest, LIMITS[3], LIMITS[4])
 
 
 def _keep_in(own: Numbers, own_unit: Numbers, seen: Numbers, seen_unit: Numbers, at: int) -> None:
@@ -186,8 +191,8 @@ def _add_to(x: Numbers, more: Numbers) -> None:
             x[row, k] += more[row, k]
 
 
-_normal, _part = compiled(_normal_of) or _normal_of, compiled(_part_of) or _part_of
-_keep = compiled(_keep_in) or _keep_in
+_normal, _split = compiled(_normal_of) or _normal_of, compiled(_split_to) or _split_to
+_part, _keep = compiled(_part_of) or _part_of, compiled(_keep_in) or _keep_in
 _room, _learn = compiled(_room_for) or _room_for, compiled(_learn_from) or _learn_from
 _look, _think = compiled(_look_at) or _look_at, compiled(_think_of) or _think_of
 _add = compiled(_add_to) or _add_to

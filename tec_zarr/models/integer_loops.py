@@ -14,30 +14,21 @@ if TYPE_CHECKING:
     Rows = NDArray[Any]
 
 
-def _split(x: Rows, numbers: Rows, unit: Rows, limits: tuple[np.float32, ...]) -> None:
+def _split(
+    x: Rows, numbers: Rows, unit: Rows, largest: np.float32, least: np.float32, most: np.float32
+) -> None:
     """Integers of rows `x`, and their units; see `integers.scaled`."""
-    share_of_largest, share_of_length, least, most, largest, limited = limits
-    count, size, one = x.shape[1], 1, np.float32(1)
-    while size < count:
-        size *= 2
-    top, parts, bits = np.empty(1, np.int32), np.empty(size, np.float32), x.view(np.int32)
-    top_value = top.view(np.float32)
+    part, top = np.float32(1 / largest), np.empty(1, np.int32)
     for row in range(x.shape[0]):
         # Magnitudes of floats are in the order of their bits, and a loop takes many bits at a time.
-        most_bits = np.int32(0)
-        for k in range(count):
-            most_bits = max(most_bits, bits[row, k] & np.int32(0x7FFFFFFF))
+        bits, most_bits = x[row].view(np.int32), np.int32(0)
+        for k in range(len(bits)):
+            most_bits = max(most_bits, bits[k] & np.int32(0x7FFFFFFF))
         top[0] = most_bits
-        own = top_value[0] * share_of_largest
-        if share_of_length > 0:
-            for k in range(count):
-                parts[k] = x[row, k] * x[row, k]
-            own = max(own, np.sqrt(_half(parts, count, size)) * share_of_length)
-        limit = limited if own > most else largest
-        own = min(max(own, least), most)
-        unit[row], share = own, one / own
-        for k in range(count):
-            number = min(max(np.rint(x[row, k] * share), -limit), limit)
+        one = min(max(top.view(np.float32)[0], least), most) * part
+        unit[row] = one
+        for k in range(len(bits)):
+            number = min(max(np.rint(x[row, k] / one), -largest), largest)
             numbers[row, k] = np.int16(np.int32(number))
 
 
@@ -90,17 +81,16 @@ def _fade_from(e: np.float32, t: np.float32) -> np.float32:
 def _bend(x: Rows, out: Rows, factors: Rows) -> None:
     """GELU of all values; see `integers.Gelu`."""
     flat, found = x.ravel(), out.ravel()
-    one, half = np.float32(1), np.float32(1 / 2)
-    a, b, c, d, e, f = factors
+    one, half, share = np.float32(1), np.float32(1 / 2), np.float32(1 / 128)
+    sixth = np.float32(1 / 6)
+    p, a, b, c, d, f = factors
     for k in range(len(flat)):
         value = flat[k]
-        z = abs(value)
-        tail = one + z * (a + z * (b + z * (c + z * (d + z * (e + z * f)))))
-        tail *= tail
-        tail *= tail
-        tail *= tail
-        tail *= tail
-        tail = half / tail
+        t = one / (one + p * abs(value))
+        tail = t * (a + t * (b + t * (c + t * (d + t * f))))
+        t = min(value * value * share, half)
+        e = fade(one - t * sixth, t)
+        tail *= e * e
         found[k] = value * (tail if value < 0 else one - tail)
 
 

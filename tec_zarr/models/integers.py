@@ -7,8 +7,7 @@ and roots, IEEE 754 rounds in one way.
 
     row of float32 -> unit, integers -> exact products -> row of float32
 
-Integers have up to 16 bits. Rows of activations and of weights are no longer, as vectors, than what
-leaves all sums of their products in int32, by the inequality of Cauchy and Schwarz. Processors have
+Activations have 14 bits. Weights have up to 16, as many as leave sums in int32: processors have
 instructions for products of int16 that are added up there (`product_loops`). Without machine code
 the products are of float64. Loops in machine code do the rest where numba is.
 """
@@ -16,34 +15,32 @@ the products are of float64. Loops in machine code do the rest where numba is.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tec_zarr.models import integer_loops, product_loops
+from tec_zarr.models.product_loops import PART, Panels
 
-if TYPE_CHECKING:
-    from tec_zarr.models.product_loops import Panels
+ACTIVE = 2**13 - 1
+"""Largest integer of an activation."""
+
+HEAVY = 261_900
+"""Largest sum of magnitudes of a part of a row of weights, before they are rounded: each changes by
+half of one at most, and ACTIVE * (HEAVY + PART / 2) < 2**31 with some room for float32."""
 
 LARGEST = 2**15 - 1
-"""Largest integer of an activation or a weight."""
+"""Largest integer of a weight."""
 
-LENGTH = 46_200
-"""Largest Euclidean length of a row of them, before they are rounded: each changes by half of one,
-so that the square of what they have then is below 2**31, for rows of up to `LONGEST`."""
+RANGE = (2.0**-60, 2.0**60)
+"""Bounds of the largest value of a row, so that its unit and products of units are normal."""
 
-LONGEST = 2**16
-"""Integers that a row may have."""
+ERROR = (0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+"""Of the error function, 1.5e-7 off at most: Abramowitz and Stegun 1964, 7.1.26."""
 
-UNITS = (2.0**-75, 2.0**45)
-"""Bounds of units: squares of rows in them and products of two of them are normal."""
-
-ERROR = (0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638)
-"""Of the error function, 3e-7 off at most: Abramowitz and Stegun 1964, 7.1.28."""
-
-TAIL = np.array([a * math.sqrt(0.5) ** k for k, a in enumerate(ERROR, 1)], np.float32)
+TAIL = np.array([ERROR[0] * math.sqrt(0.5), *(a / 2 for a in ERROR[1:])], np.float32)
 """The same of what a normal distribution has beyond x."""
 
 WIDEST = 128
@@ -66,34 +63,19 @@ class Scaled(NamedTuple):
     unit: Tensor
 
 
-def limits(largest: int | None = None) -> tuple[np.float32, ...]:
-    """Of integers whose products are all added up, or of those up to `largest`.
-
-    The shares of a row's largest value and of its length that are the least unit; bounds of units;
-    the largest integer, and the largest where a row is too large for its unit.
-    """
-    length = LENGTH if largest is None else math.inf
-    largest = largest or LARGEST
-    few = LENGTH // math.isqrt(LONGEST)
-    return tuple(map(np.float32, (1 / largest, 1 / length, *UNITS, largest, few)))
-
-
-def scaled(x: Tensor, largest: int | None = None) -> Scaled:
-    """The nearest integers of rows (rows, n), float32, within `limits`."""
-    own, numbers = limits(largest), _room(x)
+def scaled(x: Tensor, largest: int = ACTIVE) -> Scaled:
+    """The nearest integers of rows (rows, n), float32, whose largest one is `largest`."""
     if integer_loops.split is not None and _plain(x):
-        unit = torch.empty(len(x))
-        integer_loops.split(x.numpy(), numbers.numpy(), unit.numpy(), own)
+        numbers, unit = _room(x), torch.empty(len(x))
+        arrays = (part.numpy() for part in (x, numbers, unit))
+        integer_loops.split(*arrays, *map(np.float32, (largest, *RANGE)))
         return Scaled(numbers, unit)
-    share_of_largest, share_of_length, least, most, top, few = map(float, own)
-    unit = x.abs().amax(1) * share_of_largest
-    if share_of_length:
-        lengths = halves(x * x).double().sqrt().float()
-        unit = torch.maximum(unit, lengths * share_of_length)
-    limit = torch.where(unit > most, few, top)[:, None]
-    unit = unit.clamp_(least, most)
-    whole = (x * (torch.ones_like(unit) / unit)[:, None]).round_()
-    numbers[:, : x.shape[1]] = torch.minimum(torch.maximum(whole, -limit), limit)
+    return _in_units(x, x.abs().amax(1).clamp_(*RANGE) * _single(1 / largest), largest)
+
+
+def _in_units(x: Tensor, unit: Tensor, largest: float) -> Scaled:
+    numbers = _room(x)
+    numbers[:, : x.shape[1]] = (x / unit[:, None]).round_().clamp_(-largest, largest)
     return Scaled(numbers, unit)
 
 
@@ -129,12 +111,19 @@ def prepare(model: nn.Module) -> None:
     """Make integers of the weights of all linear layers, float32, where they are."""
     for layer in model.modules():
         if isinstance(layer, Linear):
-            numbers, unit = scaled(layer.weight.detach())
+            numbers, unit = weights(layer.weight.detach())
             if product_loops.multiply is None or numbers.device.type != "cpu":
                 layer.integers = Scaled(numbers.double(), unit)
             else:
                 parts = (part.numpy() for part in (numbers, unit, layer.bias.detach()))
                 layer.integers = product_loops.panels(*parts)
+
+
+def weights(x: Tensor) -> Scaled:
+    """The nearest integers of rows (outputs, n), float32, in the smallest units that are safe."""
+    sums = [halves(part.abs()) for part in x.split(PART, 1)]
+    bounds = torch.stack(sums).amax(0) * _single(1 / HEAVY), x.abs().amax(1) * _single(1 / LARGEST)
+    return _in_units(x, torch.maximum(*bounds).clamp_(*RANGE), LARGEST)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -166,16 +155,15 @@ def halves(x: Tensor) -> Tensor:
 
 
 class Gelu(nn.Module):
-    """x * Phi(x) (Hendrycks and Gimpel 2016), 1e-6 off at most."""
+    """x * Phi(x) (Hendrycks and Gimpel 2016), 7e-7 off at most."""
 
     def forward(self, x: Tensor) -> Tensor:
-        z, (*factors, last) = x.abs(), TAIL.tolist()
-        tail = torch.full((), last, device=x.device)
-        for a in (*reversed(factors), 1):
-            tail = a + z * tail
-        for _ in range(4):
-            tail = tail * tail
-        tail = torch.full((), 0.5, device=x.device) / tail
+        p, *factors = TAIL.tolist()
+        one = torch.ones((), device=x.device)
+        t, tail = one / (1 + p * x.abs()), torch.zeros((), device=x.device)
+        for a in reversed(factors):
+            tail = t * (a + tail)
+        tail = tail * faded((x * x * (1 / 128)).clamp_(max=0.5), 6, 6)
         return x * torch.where(x < 0, tail, 1 - tail)
 
 
@@ -225,7 +213,7 @@ def weighed(scores: Tensor, units: Tensor, scale: Tensor) -> tuple[Tensor, Tenso
     whole = (e * CERTAIN).round_().double().sum(-1, keepdim=True)
     e = e * units[:, :, None]
     unit = e.amax(-1, keepdim=True) * _single(1 / LARGEST)
-    weights = (e * (torch.ones_like(unit) / unit)).round_().clamp_(max=LARGEST).long()
+    weights = (e / unit).round_().clamp_(max=LARGEST).long()
     total = weights.sum(-1, keepdim=True)
     shift = torch.zeros_like(total)
     for bits in range(18, 24):  # of 256 keys and 15 bits

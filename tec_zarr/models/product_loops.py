@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[Any]
 
+PART = 384
+"""Inputs whose products are added up in int32; sums of these are float64."""
+
 SHORT = 4
 """Rows that are taken together where more would be in vain."""
 
@@ -42,7 +45,7 @@ def panels(numbers: Numbers, unit: Numbers, bias: Numbers) -> Panels:
 def _multiply(numbers: Numbers, unit: Numbers, panels: Panels, out: Numbers) -> None:
     """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus the bias."""
     m, (count, pairs, _, _), n = len(numbers), panels.numbers.shape, out.shape[1]
-    last = np.empty((ROWS, COLUMNS), np.float32)
+    room, last = np.empty((ROWS, COLUMNS)), np.empty((ROWS, COLUMNS), np.float32)
     # Addresses are reckoned: arrays of parts of arrays take time to make, and tiles are many.
     row_at, unit_at = numbers.ctypes.data, unit.ctypes.data
     panel_at, out_at = panels.numbers.ctypes.data, out.ctypes.data
@@ -52,7 +55,7 @@ def _multiply(numbers: Numbers, unit: Numbers, panels: Panels, out: Numbers) -> 
     step = 4 * TURN * COLUMNS * min(ROWS, m) // m
     for panel in range(count):
         # Here, not above: numba frees an array behind the last line that names it.
-        last_at = last.ctypes.data
+        room_at, last_at = room.ctypes.data, last.ctypes.data
         begin = panel * COLUMNS
         address, offset = panel_at + size * panel, 4 * begin
         whole, first = begin + COLUMNS <= n, 0
@@ -60,7 +63,7 @@ def _multiply(numbers: Numbers, unit: Numbers, panels: Panels, out: Numbers) -> 
             left = m - first
             near = row_at + 4 * pairs * first, 4 * pairs, left - 1
             far = address, pairs, address + size + size * first // m, step
-            own = unit_at + 4 * first, column_at + offset, bias_at + offset
+            own = unit_at + 4 * first, column_at + offset, bias_at + offset, room_at
             to = (out_at + 4 * n * first + offset, 4 * n) if whole else (last_at, 4 * COLUMNS)
             if left <= SHORT or ROWS < left <= 2 * SHORT:
                 done = SHORT
@@ -78,11 +81,11 @@ multiply = compiled(_multiply)
 ROWS, COLUMNS, TURN = 0, 0, 0
 product: Any = None
 short_product: Any = None
-bare_product: Any = None
+product_of_few: Any = None
 if multiply is not None:
     from tec_zarr.models import tile
 
     HOST = tile.suitable()
     ROWS, COLUMNS, TURN = HOST.rows, HOST.columns, HOST.turn
-    product, bare_product = tile.product(HOST), tile.bare_product(HOST)
-    short_product = tile.product(HOST._replace(rows=SHORT))
+    product, product_of_few = tile.product(HOST, PART), tile.product_of_few(HOST)
+    short_product = tile.product(HOST._replace(rows=SHORT), PART)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.blocks import Rectified, ResidualUnit, analysis, synthesis
 from tec_zarr.models.contexts import rounded
-from tec_zarr.models.integers import LONGEST, WIDEST, prepare
+from tec_zarr.models.integers import WIDEST, prepare
 from tec_zarr.models.model import Sideless, configured, packed, restored
 from tec_zarr.models.priors import Coded, Grid
 from tec_zarr.models.sequence import AROUND, FINE, TOKENS, SequencePrior
@@ -180,8 +180,6 @@ def _check(config: TemporalConfig) -> None:
         )
     if config.repacked and config.latents % AROUND:
         raise ModelMismatchError(f"{config.latents} channels to be repacked into {AROUND} tokens")
-    if max(config.latents, config.expansion * config.width) > LONGEST:
-        raise ModelMismatchError(f"layers with more than {LONGEST} inputs: {config}")
     if config.width % (2 * config.heads) or config.width > WIDEST * config.heads:
         raise ModelMismatchError(
             f"{config.heads} heads do not share {config.width} features, an even number each"

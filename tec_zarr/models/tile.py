@@ -10,6 +10,7 @@ after a change here `make clean`, or delete *.nbc and *.nbi.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import ir
@@ -18,10 +19,10 @@ from numba.core import cgutils, codegen, config
 from numba.extending import intrinsic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 WHOLE, PAIR, HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
-SINGLE = ir.FloatType()
+SINGLE, DOUBLE = ir.FloatType(), ir.DoubleType()
 NOTHING = ir.Constant(ir.IntType(8).as_pointer(), None)
 """What numba has for None."""
 
@@ -62,31 +63,58 @@ def suitable() -> Shape:
     return NARROW if "+avx2" in features else PLAIN
 
 
-def product(shape: Shape) -> Any:
+def product(shape: Shape, part: int) -> Any:
     """A function for compiled loops that sets products of rows and a panel, float32.
 
     Arguments: rows (address of the first, bytes from row to row, number of the last: rows beyond it
     are taken for it); a panel (address of (pairs, columns, 2), number of pairs), and behind it an
     address that memory is to be fetched from and how far to go with each turn; addresses of units
-    of rows, of units of columns, and of what is added to columns; rows to be set (address of the
-    first, bytes from row to row).
+    of rows, of units of columns, of what is added to columns, and of room for (rows, columns) of
+    float64; rows to be set (address of the first, bytes from row to row). `part` inputs are added
+    up in int32.
     """
-    return _function(shape, (3, 4, 3, 2))
-
-
-def bare_product(shape: Shape) -> Any:
-    """The same where nothing is added and no memory is to be fetched: arguments are shorter."""
-    return _function(shape, (3, 2, 2, 2))
-
-
-def _function(shape: Shape, counts: Sequence[int]) -> Any:
-    """What loops call: four tuples of so many numbers."""
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        rows, (panel, pairs, *fetch), units, out = _taken_apart(builder, arguments)
-        sums = _add(builder, shape, (_rows(builder, shape, rows), panel, *fetch), pairs)
-        _finish(builder, shape, sums, units, (*out, rows[2]))
+        rows, panel, (unit, units, bias, room), out = _taken_apart(builder, arguments)
+        places = [
+            builder.add(room, WHOLE(8 * shape.lanes * k)) for k in range(shape.rows * shape.vectors)
+        ]
+        single, double = _vector(SINGLE, shape), _vector(DOUBLE, shape)
+        at, step = (_rows(builder, shape, rows), panel[0], *panel[2:]), WHOLE(part // 2)
+        end = _least(builder, step, panel[1])
+        for own, place in zip(_add(builder, shape, at, (WHOLE(0), end)), places, strict=True):
+            _store(builder, builder.sitofp(own, double), place)
+        with _turns(builder, (step, panel[1], step)) as begin:
+            end = _least(builder, builder.add(begin, step), panel[1])
+            for own, place in zip(_add(builder, shape, at, (begin, end)), places, strict=True):
+                before = _load(builder, place, double)
+                _store(builder, builder.fadd(before, builder.sitofp(own, double)), place)
+        found = (builder.fptrunc(_load(builder, place, double), single) for place in places)
+        _finish(builder, shape, found, (unit, units, bias), (*out, rows[2]))
         return NOTHING
+
+    return _function(generate, (3, 4, 4, 2))
+
+
+def product_of_few(shape: Shape) -> Any:
+    """The same of so few inputs that int32 holds the sums of all.
+
+    Arguments are shorter: no memory is to be fetched, nothing is added, no room is needed.
+    """
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        rows, panel, units, out = _taken_apart(builder, arguments)
+        at = _rows(builder, shape, rows), panel[0]
+        sums = _add(builder, shape, at, (WHOLE(0), panel[1]))
+        found = (builder.sitofp(own, _vector(SINGLE, shape)) for own in sums)
+        _finish(builder, shape, found, units, (*out, rows[2]))
+        return NOTHING
+
+    return _function(generate, (3, 2, 2, 2))
+
+
+def _function(generate: Any, counts: Sequence[int]) -> Any:
+    """What loops call: four tuples of so many numbers."""
 
     @intrinsic
     def called(_: Any, rows: Any, panel: Any, columns: Any, out: Any) -> Any:
@@ -98,9 +126,9 @@ def _function(shape: Shape, counts: Sequence[int]) -> Any:
 
 
 def _finish(
-    builder: Any, shape: Shape, sums: Sequence[Any], units: Sequence[Any], out: Sequence[Any]
+    builder: Any, shape: Shape, found: Iterable[Any], units: Sequence[Any], out: Sequence[Any]
 ) -> None:
-    """Set rows to sums, as float32, times the units of rows and of columns.
+    """Set rows to what was found, float32, times the units of rows and of columns.
 
     With a third address in `units`, what is there is added.
     """
@@ -110,12 +138,11 @@ def _finish(
         for own in _rows(builder, shape, (unit, WHOLE(4), out[2]))
     ]
     to = _rows(builder, shape, out)
-    for number, total in enumerate(sums):
+    for number, own in enumerate(found):
         row, vector = divmod(number, shape.vectors)
         offset = WHOLE(4 * shape.lanes * vector)
         places = (builder.add(at, offset) for at in columns)
         many, *more = (_load(builder, place, _vector(SINGLE, shape)) for place in places)
-        own = builder.sitofp(total, _vector(SINGLE, shape))
         own = builder.fmul(builder.fmul(own, ones[row]), many)
         own = builder.fadd(own, more[0]) if more else own
         _store(builder, own, builder.add(to[row], offset))
@@ -125,16 +152,20 @@ def _taken_apart(builder: Any, arguments: Any) -> Iterator[list[Any]]:
     return (cgutils.unpack_tuple(builder, own) for own in arguments)  # type: ignore[no-untyped-call]
 
 
-def _add(builder: Any, shape: Shape, at: Sequence[Any], pairs: Any) -> list[Any]:
-    """Sums of all products, given addresses of rows and of a panel, and what follows it."""
+def _add(builder: Any, shape: Shape, at: Sequence[Any], pairs: tuple[Any, Any]) -> list[Any]:
+    """Sums of products, given addresses of rows and of a panel, from one pair to another.
+
+    Behind the panel may follow what `product` says of memory.
+    """
+    begin, stop = pairs
     rows, panel, *fetch = at
     sums = [ir.Constant(_vector(PAIR, shape), None)] * (shape.rows * shape.vectors)
-    begin = WHOLE(0)
+    rest = builder.and_(builder.sub(stop, begin), WHOLE(shape.turn - 1))
     if shape.turn > 1:
-        whole = builder.and_(pairs, WHOLE(-shape.turn))
+        whole = builder.sub(stop, rest)
         sums = _add_by(builder, shape, at, (begin, whole, shape.turn), sums)
         begin, fetch = whole, []
-    return _add_by(builder, shape, (rows, panel, *fetch), (begin, pairs, 1), sums)
+    return _add_by(builder, shape, (rows, panel, *fetch), (begin, stop, 1), sums)
 
 
 def _add_by(
@@ -145,7 +176,8 @@ def _add_by(
     width = 4 * shape.columns
     begin = [start, builder.add(panel, builder.mul(start, WHOLE(width)))]
     if fetch:
-        begin.append(fetch[0])
+        turns = builder.sdiv(start, WHOLE(step))
+        begin.append(builder.add(fetch[0], builder.mul(turns, fetch[1])))
     before = builder.block
     test, loop, end = map(builder.append_basic_block, ("test", "pairs", "end"))
     builder.branch(test)
@@ -183,6 +215,24 @@ def _settled(builder: Any, values: Sequence[Any]) -> list[Any]:
     none = ir.InlineAsm(ir.FunctionType(kind, list(kind.elements)), "", ",".join(places))
     found = builder.call(none, values)
     return [builder.extract_value(found, k) for k in range(len(values))]
+
+
+@contextmanager
+def _turns(builder: Any, span: tuple[Any, Any, Any]) -> Iterator[Any]:
+    """A loop from start to stop by steps; what is built within is its body."""
+    start, stop, step = span
+    before = builder.block
+    test, loop, end = map(builder.append_basic_block, ("test", "turn", "done"))
+    builder.branch(test)
+    builder.position_at_end(test)
+    index = builder.phi(WHOLE)
+    index.add_incoming(start, before)
+    builder.cbranch(builder.icmp_signed("<", index, stop), loop, end)
+    builder.position_at_end(loop)
+    yield index
+    index.add_incoming(builder.add(index, step), builder.block)
+    builder.branch(test)
+    builder.position_at_end(end)
 
 
 def _least(builder: Any, one: Any, other: Any) -> Any:
