@@ -287,7 +287,6 @@ def _in_parts(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
     """What a network makes of windows, some at a time; the last ones by halves, as threads wait."""
     threads = torch.get_num_threads()
     size = max(1, min(AT_ONCE // windows.shape[1], -(-len(windows) // threads)))
-    rest = min(len(windows), 2 * size * (threads - 1))
-    whole, last = windows.tensor_split([len(windows) - rest])
-    parts = [*whole.split(size), *last.split(max(1, size // 2))]
-    return torch.cat(side_by_side(network, parts))
+    whole = max(0, len(windows) - 2 * size * (threads - 1))
+    begins = [*range(0, whole, size), *range(whole, len(windows), max(1, size // 2))]
+    return torch.cat(side_by_side(network, windows.tensor_split(begins[1:])))

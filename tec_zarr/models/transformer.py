@@ -55,6 +55,10 @@ class Pairs(NamedTuple):
         """Those of the first tokens."""
         return Pairs(*(Scaled(*(part[:, :, :there] for part in own)) for own in self))
 
+    def arrays(self) -> block_loops.Seen:
+        """As loops take them."""
+        return block_loops.Seen(*(part.numpy() for own in self for part in own))
+
     def copy(self) -> Pairs:
         """The same in a place of their own."""
         return Pairs(*(Scaled(*(part.clone() for part in own)) for own in self))
@@ -121,7 +125,7 @@ class Block(nn.Module):
         """
         there = pairs.keys.unit.shape[2] if begin is None else begin + x.shape[1]
         if block_loops.advance is not None and x.device.type == "cpu":
-            seen = block_loops.Seen(*(part.numpy() for own in pairs for part in own))
+            seen = pairs.arrays()
             factor = np.float32(factor_of(seen.keys.shape[3]))
             x = x.clone(memory_format=torch.contiguous_format)
             start = -1 if begin is None else begin
@@ -139,8 +143,7 @@ class Block(nn.Module):
         """Keys and values of rows of a context, whose `size` is (n, tokens)."""
         pairs = self.attention.room(*size)
         if block_loops.remember is not None and x.unit.device.type == "cpu":
-            seen = block_loops.Seen(*(part.numpy() for own in pairs for part in own))
-            block_loops.remember(*(part.numpy() for part in x), self.weights, seen)
+            block_loops.remember(*(part.numpy() for part in x), self.weights, pairs.arrays())
         else:
             self.attention.keep(x, size, pairs, 0)
         return pairs
