@@ -12,7 +12,7 @@ import numpy as np
 
 from tec_zarr.compiled import compiled
 from tec_zarr.models.integer_loops import fade
-from tec_zarr.models.product_loops import COLUMNS, ROWS, product_of_few
+from tec_zarr.models.product_loops import COLUMNS, GROUP, ROWS, pack, product_of_few
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,12 +33,17 @@ def _attend(
         _attend_once(query, query_unit, keys, key_unit, values, value_unit, known, factor, out)
         return
     pairs = keys.view(np.int32)
-    lines = (there + 1) // 2
-    key_panels = np.zeros((-(-there // COLUMNS), width // 2, COLUMNS), np.int32)
-    value_panels = np.zeros((-(-width // COLUMNS), lines, COLUMNS), np.int32)
+    wide, seen_wide = -(-width // GROUP) * GROUP, -(-there // GROUP) * GROUP
+    if wide > width:
+        more = np.zeros((count, tokens, heads, wide), np.int16)
+        more[:, :, :, :width] = query
+        query = more
+    key_panels = np.zeros((-(-there // COLUMNS), wide // 2, COLUMNS), np.int32)
+    value_panels = np.zeros((-(-width // COLUMNS), seen_wide // 2, COLUMNS), np.int32)
+    packed = np.empty(ROWS * max(wide, seen_wide), np.int16)
     scores = np.empty((ROWS, key_panels.shape[0] * COLUMNS), np.float32)
     found = np.empty((ROWS, value_panels.shape[0] * COLUMNS), np.float32)
-    weights, share = np.zeros((ROWS, 2 * lines), np.int16), np.empty(ROWS, np.float32)
+    weights, share = np.zeros((ROWS, seen_wide), np.int16), np.empty(ROWS, np.float32)
     units = np.ones(scores.shape[1], np.float32)
     ones = np.ones(max(ROWS, found.shape[1]), np.float32)
     for i in range(count):
@@ -48,16 +53,18 @@ def _attend(
             units[:there] = key_unit[i, head, :there]
             for first in range(0, tokens, ROWS):
                 left = min(ROWS, tokens - first)
-                address = query[i, first:, head].ctypes.data, 2 * heads * width, left - 1
-                _multiply(address, key_panels, ones, units, scores)
+                address = query.ctypes.data + 2 * wide * ((i * tokens + first) * heads + head)
+                pack((address, 2 * wide * heads, left - 1), (packed.ctypes.data, wide // GROUP))
+                _multiply(packed, left, key_panels, ones, units, scores)
                 for row in range(left):
                     seen = min(there, known + first + row)
                     scale = query_unit[i, first + row, head] * factor
                     own = weights[row]
                     share[row] = _weigh(scores[row, :seen], value_unit[i, head], scale, own)
                     own[seen:] = 0
-                address = weights.ctypes.data, 4 * lines, left - 1
-                _multiply(address, value_panels, share, ones, found)
+                address = weights.ctypes.data, 2 * seen_wide, left - 1
+                pack(address, (packed.ctypes.data, seen_wide // GROUP))
+                _multiply(packed, left, value_panels, share, ones, found)
                 out[i, first : first + left, head] = found[:left, :width]
 
 
@@ -77,15 +84,15 @@ def _attend_by_one(
 
 
 def _multiply_by(
-    address: tuple[int, int, int], panels: Numbers, unit: Numbers, units: Numbers, out: Numbers
+    packed: Numbers, rows: int, panels: Numbers, unit: Numbers, units: Numbers, out: Numbers
 ) -> None:
     """Products of rows and panels, times units of rows and of columns, of which a panel is full."""
     for panel in range(len(panels)):
         begin = 4 * COLUMNS * panel
         product_of_few(
-            address, (panels[panel].ctypes.data, panels.shape[1]),
+            (packed.ctypes.data,), (panels[panel].ctypes.data, 2 * panels.shape[1] // GROUP),
             (unit.ctypes.data, units.ctypes.data + begin),
-            (out.ctypes.data + begin, 4 * out.shape[1]),
+            (out.ctypes.data + begin, 4 * out.shape[1], rows - 1),
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tec_zarr.models import integer_loops, product_loops
-from tec_zarr.models.product_loops import PART, Panels
+from tec_zarr.models.product_loops import GROUP, PART, Panels
 
 ACTIVE = 2**13 - 1
 """Largest integer of an activation."""
@@ -57,7 +57,7 @@ CERTAIN = 2.0**16
 
 
 class Scaled(NamedTuple):
-    """Rows of integers (rows, n) in units (rows,), float32; int16, and a zero makes n even."""
+    """Rows of integers (rows, n) in units (rows,), float32; int16, and zeros fill the last GROUP."""
 
     numbers: Tensor
     unit: Tensor
@@ -82,7 +82,7 @@ def _in_units(x: Tensor, unit: Tensor, largest: float) -> Scaled:
 def _room(x: Tensor) -> Tensor:
     """For the integers of rows."""
     rows, count = x.shape
-    numbers = torch.empty((rows, count + count % 2), dtype=torch.int16, device=x.device)
+    numbers = torch.empty((rows, count + -count % GROUP), dtype=torch.int16, device=x.device)
     numbers[:, count:] = 0
     return numbers
 

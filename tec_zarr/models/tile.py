@@ -10,7 +10,6 @@ after a change here `make clean`, or delete *.nbc and *.nbi.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llvmlite import ir
@@ -29,6 +28,9 @@ NOTHING = ir.Constant(ir.IntType(8).as_pointer(), None)
 LINE = 64
 """Bytes that memory gives at once."""
 
+TURN = 4
+"""Pairs of inputs in a turn of the loop."""
+
 
 class Shape(NamedTuple):
     """What registers hold: sums of so many rows and vectors of columns."""
@@ -37,11 +39,11 @@ class Shape(NamedTuple):
     vectors: int
     lanes: int
 
-    turn: int
-    """Pairs of inputs in a turn of the loop, a power of two."""
-
     lines: int
     """Of memory that a turn asks for."""
+
+    apart: bool
+    """Whether pairs of a turn are kept apart: vectors are registers, and one pair fills them."""
 
     @property
     def columns(self) -> int:
@@ -49,7 +51,11 @@ class Shape(NamedTuple):
         return self.vectors * self.lanes
 
 
-WIDE, NARROW, PLAIN = Shape(8, 3, 16, 1, 3), Shape(6, 2, 8, 4, 2), Shape(6, 2, 8, 1, 1)
+WIDE, NARROW, PLAIN = (
+    Shape(8, 3, 16, 12, apart=True),
+    Shape(6, 2, 8, 2, apart=True),
+    Shape(6, 2, 8, 4, apart=False),
+)
 """For 32 registers of 512 bits, for 16 of 256 (AVX2), and for processors of other kinds."""
 
 
@@ -63,66 +69,145 @@ def suitable() -> Shape:
     return NARROW if "+avx2" in features else PLAIN
 
 
-def product(shape: Shape, part: int) -> Any:
-    """A function for compiled loops that sets products of rows and a panel, float32.
+def product(shape: Shape) -> Any:
+    """A function for compiled loops that adds products of packed rows and a panel to sums, int32.
 
-    Arguments: rows (address of the first, bytes from row to row, number of the last: rows beyond it
-    are taken for it); a panel (address of (pairs, columns, 2), number of pairs), and behind it an
-    address that memory is to be fetched from and how far to go with each turn; addresses of units
-    of rows, of units of columns, of what is added to columns, and of room for (rows, columns) of
-    float64; rows to be set (address of the first, bytes from row to row). `part` inputs are added
-    up in int32.
+    Arguments: address of rows, (turns, rows, TURN, 2); a panel (address of (turns, TURN, columns, 2),
+    number of turns), and behind it an address that memory is to be fetched from and how far to go
+    with each turn; addresses of sums and of where the new ones are set, (rows, columns). All sums
+    are taken modulo 2**32. There is one turn at least.
     """
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        rows, panel, (unit, units, bias, room), out = _taken_apart(builder, arguments)
-        places = [
-            builder.add(room, WHOLE(8 * shape.lanes * k)) for k in range(shape.rows * shape.vectors)
+        (rows,), (panel, turns, *fetch), (before, after) = _taken_apart(builder, arguments)
+        sums = [
+            _load(builder, place, _vector(PAIR, shape)) for place in _places(builder, shape, before)
         ]
-        single, double = _vector(SINGLE, shape), _vector(DOUBLE, shape)
-        at, step = (_rows(builder, shape, rows), panel[0], *panel[2:]), WHOLE(part // 2)
-        end = _least(builder, step, panel[1])
-        for own, place in zip(_add(builder, shape, at, (WHOLE(0), end)), places, strict=True):
-            _store(builder, builder.sitofp(own, double), place)
-        with _turns(builder, (step, panel[1], step)) as begin:
-            end = _least(builder, builder.add(begin, step), panel[1])
-            for own, place in zip(_add(builder, shape, at, (begin, end)), places, strict=True):
-                before = _load(builder, place, double)
-                _store(builder, builder.fadd(before, builder.sitofp(own, double)), place)
-        found = (builder.fptrunc(_load(builder, place, double), single) for place in places)
-        _finish(builder, shape, found, (unit, units, bias), (*out, rows[2]))
+        sums = _add(builder, shape, (rows, panel, *fetch), turns, sums)
+        for own, place in zip(sums, _places(builder, shape, after), strict=True):
+            _store(builder, own, place)
         return NOTHING
 
-    return _function(generate, (3, 4, 4, 2))
+    @intrinsic
+    def called(_: Any, rows: Any, panel: Any, sums: Any) -> Any:
+        del rows, panel, sums
+        return _numbers(1, 4, 2), generate
+
+    return called
+
+
+def pack(shape: Shape) -> Any:
+    """A function for compiled loops that packs rows, as `product` takes them.
+
+    Arguments: rows (address of the first, bytes from row to row, number of the last: it comes again
+    for those beyond it); address of what they become; number of turns.
+    """
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        rows, (to, turns) = _taken_apart(builder, arguments)
+        own, line = _rows(builder, shape, rows), ir.VectorType(PAIR, TURN)
+        with cgutils.for_range(builder, turns) as loop:  # type: ignore[no-untyped-call]
+            offset = builder.mul(loop.index, WHOLE(4 * TURN))
+            begin = builder.add(to, builder.mul(offset, WHOLE(shape.rows)))
+            for number, row in enumerate(own):
+                value = _load(builder, builder.add(row, offset), line)
+                _store(builder, value, builder.add(begin, WHOLE(4 * TURN * number)))
+        return NOTHING
+
+    @intrinsic
+    def called(_: Any, rows: Any, to: Any) -> Any:
+        del rows, to
+        return _numbers(3, 2), generate
+
+    return called
+
+
+def gather(shape: Shape) -> Any:
+    """A function for compiled loops that adds sums, int32, to those of earlier parts, float64.
+
+    Arguments: address of sums; addresses of those of earlier parts and of the new ones, alike.
+    """
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        (sums,), (before, after) = _taken_apart(builder, arguments)
+        to = _places(builder, shape, after, 8)
+        for own, place in zip(_total(builder, shape, sums, before), to, strict=True):
+            _store(builder, own, place)
+        return NOTHING
+
+    @intrinsic
+    def called(_: Any, sums: Any, room: Any) -> Any:
+        del sums, room
+        return _numbers(1, 2), generate
+
+    return called
+
+
+def finish(shape: Shape, *, whole: bool) -> Any:
+    """A function for compiled loops that sets rows to sums in their units, plus what is added.
+
+    Arguments: addresses of sums, int32, and of those of earlier parts, float64, which is not looked
+    at if sums are `whole`; addresses of units of rows, of units of columns, of what is added to
+    columns; rows to be set (address of the first, bytes from row to row, number of the last).
+    """
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        (sums, before), units, out = _taken_apart(builder, arguments)
+        single = _vector(SINGLE, shape)
+        if whole:
+            places = _places(builder, shape, sums)
+            parts = (_load(builder, place, _vector(PAIR, shape)) for place in places)
+            found = (builder.sitofp(own, single) for own in parts)
+        else:
+            parts = _total(builder, shape, sums, before)
+            found = (builder.fptrunc(own, single) for own in parts)
+        _finish(builder, shape, found, units, out)
+        return NOTHING
+
+    @intrinsic
+    def called(_: Any, sums: Any, units: Any, out: Any) -> Any:
+        del sums, units, out
+        return _numbers(2, 3, 3), generate
+
+    return called
 
 
 def product_of_few(shape: Shape) -> Any:
-    """The same of so few inputs that int32 holds the sums of all.
+    """A function for compiled loops that sets rows to their products with a panel, in their units.
 
-    Arguments are shorter: no memory is to be fetched, nothing is added, no room is needed.
+    Arguments: address of rows, a panel, as for `product`; addresses of units of rows and of columns;
+    rows to be set, as for `finish`. Sums of all products are in int32.
     """
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        rows, panel, units, out = _taken_apart(builder, arguments)
-        at = _rows(builder, shape, rows), panel[0]
-        sums = _add(builder, shape, at, (WHOLE(0), panel[1]))
+        (rows,), (panel, turns), units, out = _taken_apart(builder, arguments)
+        sums = [ir.Constant(_vector(PAIR, shape), None)] * (shape.rows * shape.vectors)
+        sums = _add(builder, shape, (rows, panel), turns, sums)
         found = (builder.sitofp(own, _vector(SINGLE, shape)) for own in sums)
-        _finish(builder, shape, found, units, (*out, rows[2]))
+        _finish(builder, shape, found, units, out)
         return NOTHING
 
-    return _function(generate, (3, 2, 2, 2))
-
-
-def _function(generate: Any, counts: Sequence[int]) -> Any:
-    """What loops call: four tuples of so many numbers."""
-
     @intrinsic
-    def called(_: Any, rows: Any, panel: Any, columns: Any, out: Any) -> Any:
-        del rows, panel, columns, out
-        kinds = (types.UniTuple(types.int64, count) for count in counts)  # type: ignore[no-untyped-call]
-        return types.void(*kinds), generate
+    def called(_: Any, rows: Any, panel: Any, units: Any, out: Any) -> Any:
+        del rows, panel, units, out
+        return _numbers(1, 2, 2, 3), generate
 
     return called
+
+
+def _numbers(*counts: int) -> Any:
+    """The type of a function of tuples of so many numbers."""
+    kinds = (types.UniTuple(types.int64, count) for count in counts)  # type: ignore[no-untyped-call]
+    return types.void(*kinds)
+
+
+def _total(builder: Any, shape: Shape, sums: Any, before: Any) -> Iterator[Any]:
+    """Sums and those of earlier parts, float64, given addresses of both."""
+    double = _vector(DOUBLE, shape)
+    places = _places(builder, shape, sums), _places(builder, shape, before, 8)
+    for own, earlier in zip(*places, strict=True):
+        part = builder.sitofp(_load(builder, own, _vector(PAIR, shape)), double)
+        yield builder.fadd(_load(builder, earlier, double), part)
 
 
 def _finish(
@@ -138,7 +223,7 @@ def _finish(
         for own in _rows(builder, shape, (unit, WHOLE(4), out[2]))
     ]
     to = _rows(builder, shape, out)
-    for number, own in enumerate(found):
+    for number, own in reversed([*enumerate(found)]):
         row, vector = divmod(number, shape.vectors)
         offset = WHOLE(4 * shape.lanes * vector)
         places = (builder.add(at, offset) for at in columns)
@@ -152,56 +237,38 @@ def _taken_apart(builder: Any, arguments: Any) -> Iterator[list[Any]]:
     return (cgutils.unpack_tuple(builder, own) for own in arguments)  # type: ignore[no-untyped-call]
 
 
-def _add(builder: Any, shape: Shape, at: Sequence[Any], pairs: tuple[Any, Any]) -> list[Any]:
-    """Sums of products, given addresses of rows and of a panel, from one pair to another.
-
-    Behind the panel may follow what `product` says of memory.
-    """
-    begin, stop = pairs
-    rows, panel, *fetch = at
-    sums = [ir.Constant(_vector(PAIR, shape), None)] * (shape.rows * shape.vectors)
-    rest = builder.and_(builder.sub(stop, begin), WHOLE(shape.turn - 1))
-    if shape.turn > 1:
-        whole = builder.sub(stop, rest)
-        sums = _add_by(builder, shape, at, (begin, whole, shape.turn), sums)
-        begin, fetch = whole, []
-    return _add_by(builder, shape, (rows, panel, *fetch), (begin, stop, 1), sums)
-
-
-def _add_by(
-    builder: Any, shape: Shape, at: Sequence[Any], pairs: tuple[Any, Any, int], sums: Sequence[Any]
+def _add(
+    builder: Any, shape: Shape, at: Sequence[Any], turns: Any, sums: Sequence[Any]
 ) -> list[Any]:
-    """Sums and what there is from one pair to another, so many in a turn."""
-    (start, stop, step), (rows, panel, *fetch) = pairs, at
-    width = 4 * shape.columns
-    begin = [start, builder.add(panel, builder.mul(start, WHOLE(width)))]
-    if fetch:
-        turns = builder.sdiv(start, WHOLE(step))
-        begin.append(builder.add(fetch[0], builder.mul(turns, fetch[1])))
-    before = builder.block
-    test, loop, end = map(builder.append_basic_block, ("test", "pairs", "end"))
-    builder.branch(test)
-    builder.position_at_end(test)
-    phis = [builder.phi(first.type) for first in (*begin, *sums)]
-    (index, place, *asked), own = phis[: len(begin)], phis[len(begin) :]
-    builder.cbranch(builder.icmp_signed("<", index, stop), loop, end)
+    """Sums and products of so many turns, given addresses of rows and of a panel.
+
+    Behind them may follow what `product` says of memory.
+    """
+    at, step = at[:3], at[3:]
+    before, (loop, end) = builder.block, map(builder.append_basic_block, ("turn", "end"))
+    builder.branch(loop)
     builder.position_at_end(loop)
-    for line in range(shape.lines if fetch else 0):
-        _ask_for(builder, builder.add(asked[0], WHOLE(LINE * line)))
-    done = own
-    for k in range(step):
-        if k:
-            index, place, *done = _settled(builder, (index, place, *done))
-        line = builder.add(place, WHOLE(k * width))
-        done = _add_pair(builder, shape, (rows, builder.add(index, WHOLE(k)), line), done)
-    following = [builder.add(index, WHOLE(step)), builder.add(place, WHOLE(step * width)), *done]
-    following[2:2] = [builder.add(asked[0], fetch[1])] if fetch else []
-    builder.branch(test)
-    for phi, first, later in zip(phis, [*begin, *sums], following, strict=True):
-        phi.add_incoming(first, before)
-        phi.add_incoming(later, loop)
+    first = [turns, *at, *sums]
+    phis = [builder.phi(value.type) for value in first]
+    left, *places = phis[: 1 + len(at)]
+    for line in range(shape.lines if step else 0):
+        _ask_for(builder, builder.add(places[2], WHOLE(LINE * line)))
+    (row, panel), done = places[:2], phis[1 + len(at) :]
+    for k in range(TURN):
+        if k and shape.apart:
+            row, panel, *done = _settled(builder, (row, panel, *done))
+        pairs = [builder.add(row, WHOLE(4 * (TURN * number + k))) for number in range(shape.rows)]
+        line = builder.add(panel, WHOLE(4 * shape.columns * k))
+        done = _add_pair(builder, shape, (pairs, line), done)
+    steps = WHOLE(4 * TURN * shape.rows), WHOLE(4 * TURN * shape.columns), *step
+    places = [builder.add(place, far) for place, far in zip(places, steps, strict=True)]
+    later = [builder.sub(left, WHOLE(1)), *places, *done]
+    builder.cbranch(builder.icmp_signed(">", later[0], WHOLE(0)), loop, end)
+    for phi, one, other in zip(phis, first, later, strict=True):
+        phi.add_incoming(one, before)
+        phi.add_incoming(other, loop)
     builder.position_at_end(end)
-    return own
+    return done
 
 
 def _settled(builder: Any, values: Sequence[Any]) -> list[Any]:
@@ -215,24 +282,6 @@ def _settled(builder: Any, values: Sequence[Any]) -> list[Any]:
     none = ir.InlineAsm(ir.FunctionType(kind, list(kind.elements)), "", ",".join(places))
     found = builder.call(none, values)
     return [builder.extract_value(found, k) for k in range(len(values))]
-
-
-@contextmanager
-def _turns(builder: Any, span: tuple[Any, Any, Any]) -> Iterator[Any]:
-    """A loop from start to stop by steps; what is built within is its body."""
-    start, stop, step = span
-    before = builder.block
-    test, loop, end = map(builder.append_basic_block, ("test", "turn", "done"))
-    builder.branch(test)
-    builder.position_at_end(test)
-    index = builder.phi(WHOLE)
-    index.add_incoming(start, before)
-    builder.cbranch(builder.icmp_signed("<", index, stop), loop, end)
-    builder.position_at_end(loop)
-    yield index
-    index.add_incoming(builder.add(index, step), builder.block)
-    builder.branch(test)
-    builder.position_at_end(end)
 
 
 def _least(builder: Any, one: Any, other: Any) -> Any:
@@ -250,14 +299,19 @@ def _rows(builder: Any, shape: Shape, rows: Sequence[Any]) -> list[Any]:
     return [builder.add(first, builder.mul(step, number)) for number in numbers]
 
 
+def _places(builder: Any, shape: Shape, first: Any, size: int = 4) -> list[Any]:
+    """The addresses of vectors of sums, each of so many bytes."""
+    step = size * shape.lanes
+    return [builder.add(first, WHOLE(step * k)) for k in range(shape.rows * shape.vectors)]
+
+
 def _add_pair(builder: Any, shape: Shape, at: Sequence[Any], sums: Sequence[Any]) -> list[Any]:
-    """Sums and the products of one pair of inputs: rows, number of the pair, address in a panel."""
-    rows, index, line = at
+    """Sums and products of one pair of inputs, given addresses of that of each row and in a panel."""
+    rows, line = at
     vector = ir.VectorType(HALF, 2 * shape.lanes)
     starts = (builder.add(line, WHOLE(4 * shape.lanes * k)) for k in range(shape.vectors))
     columns = [_load(builder, start, vector) for start in starts]
-    offset = builder.mul(index, WHOLE(4))
-    pairs = [_load(builder, builder.add(row, offset), PAIR) for row in rows]
+    pairs = [_load(builder, row, PAIR) for row in rows]
     values = [builder.bitcast(_repeated(builder, pair, shape), vector) for pair in pairs]
     products = [_products(builder, own, column, shape) for own in values for column in columns]
     return [builder.add(own, product) for own, product in zip(sums, products, strict=True)]

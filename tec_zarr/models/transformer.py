@@ -100,10 +100,10 @@ class Attention(nn.Module):
         return self.out(attended(query, *pairs, known).reshape(*size, self.out.in_features))
 
     def _split(self, x: Tensor, size: Sequence[int], largest: int) -> Scaled:
-        numbers, unit = scaled(x.view(-1, x.shape[1] // self.heads), largest)
-        return Scaled(
-            numbers.view(*size, self.heads, numbers.shape[1]), unit.view(*size, self.heads)
-        )
+        width = x.shape[1] // self.heads
+        numbers, unit = scaled(x.view(-1, width), largest)
+        heads = numbers[:, :width].reshape(*size, self.heads, width)
+        return Scaled(heads, unit.view(*size, self.heads))
 
 
 class Block(nn.Module):
