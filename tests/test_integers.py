@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tec_zarr.models import attention_loops, integer_loops, product_loops
+from tec_zarr.models import attention_loops, half_loops, integer_loops, product_loops
+from tec_zarr.models.half_loops import BOTH, PART
 from tec_zarr.models.integers import (
     ACTIVE,
     CERTAIN,
@@ -39,13 +40,16 @@ from tec_zarr.models.integers import (
     scaled,
     weights,
 )
-from tec_zarr.models.product_loops import GROUP, PART
+from tec_zarr.models.tile_here import GROUP
 from tests.plainly import plainly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    Numbers = NDArray[Any]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -128,69 +132,72 @@ def test_products_are_exact(m: int, k: int, n: int) -> None:
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(128, 768, 96), (131, 1536, 192), (145, 2304, 96)])
-def test_products_are_exact_where_halves_are_mixed(m: int, k: int, n: int) -> None:
-    if product_loops.multiply is None:
-        pytest.skip("no machine code")
+def test_products_are_exact_by_halves(m: int, k: int, n: int) -> None:
     random = np.random.default_rng(m)
-    left = bell(random, 1600, (m, k), ACTIVE)
-    right = bell(random, 700, (n, k), 4000)
+    left, right = (bell(random, scale, size) for scale, size in ((1600, (m, k)), (700, (n, k))))
     right[n - 1] = random.choice([-900, 900], k)
     left[m - 1] = 3.3 * right[n - 1]  # almost as large as a sum of BOTH can be
-    units = [random.random(count).astype(np.float32) for count in (m, n, n)]
-    panels = product_loops.panels(right, *units[1:])
-    exact = (left.astype(np.int64) @ right.T.astype(np.int64)).astype(np.float32)
-    exact = exact * units[0][:, None] * units[1] + units[2]
-    found = np.full((m, n), np.nan, np.float32)
-    assert product_loops.multiply_mixed(left, units[0], panels, found)
-    assert np.array_equal(found, exact)
-    found[:] = np.nan
-    product_loops.multiply(left, units[0], panels, found)
-    assert np.array_equal(found, exact)
+    assert BOTH * 900**2 * 3.3 > 0.95 * 2**31
+    assert by_halves(left, right)
 
 
 @pytest.mark.parametrize("row", [0, 64, 128])
-def test_products_are_exact_where_rows_are_too_long_to_mix(row: int) -> None:
-    if product_loops.multiply is None:
-        pytest.skip("no machine code")
+def test_products_are_exact_where_rows_are_too_long_for_halves(row: int) -> None:
     left, right = np.ones((129, 1536), np.int16), np.full((96, 1536), 682, np.int16)
-    left[row, 768:] = ACTIVE  # twice what int32 holds
-    units = [np.ones(count, np.float32) for count in (129, 96, 96)]
-    panels = product_loops.panels(right, *units[1:])
-    found = np.full((129, 96), np.nan, np.float32)
-    assert not product_loops.multiply_mixed(left, units[0], panels, found)
-    assert np.isnan(found).all()
-    product_loops.multiply(left, units[0], panels, found)
-    exact = (left.astype(np.int64) @ right.T.astype(np.int64)).astype(np.float32)
-    assert np.array_equal(found, exact + np.float32(1))
+    left[row, BOTH:] = ACTIVE  # twice what int32 holds
+    assert not by_halves(left, right)
 
 
-def test_weights_whose_sums_int16_does_not_hold_are_not_mixed() -> None:
+def by_halves(left: Numbers, right: Numbers) -> bool:
+    """Whether products were taken by halves; in any case they are exact."""
     if product_loops.multiply is None:
         pytest.skip("no machine code")
-    right, ones = np.zeros((96, 768), np.int16), np.ones(96, np.float32)
-    right[0, 0] = right[48, 384] = 2**13
-    right[48, 0] = right[0, 384] = 1 - 2**13
-    assert math.isfinite(product_loops.panels(right, ones, ones).length)
-    right[48, 0] = right[0, 384] = -(2**13)
-    assert math.isinf(product_loops.panels(right, ones, ones).length)
-    right[:] = 0
-    right[0, 0], right[48, 0] = -(2**14), 2**14
-    assert math.isinf(product_loops.panels(right, ones, ones).length)
-    assert math.isinf(product_loops.panels(right[:, :384].copy(), ones, ones).length)
+    random = np.random.default_rng(0)
+    units = [random.random(count).astype(np.float32) for count in (len(left), *2 * [len(right)])]
+    own = product_loops.panels(right, *units[1:])
+    exact = (left.astype(np.int64) @ right.T.astype(np.int64)).astype(np.float32)
+    exact = exact * units[0][:, None] * units[1] + units[2]
+    found = np.full(exact.shape, np.nan, np.float32)
+    done = half_loops.multiply(
+        left, units[0], own.numbers, own.length, own.unit, own.bias, found
+    )  # fmt: skip
+    assert np.array_equal(found, exact) if done else np.isnan(found).all()
+    found[:] = np.nan
+    product_loops.multiply(left, units[0], own, found)
+    assert np.array_equal(found, exact)
+    return bool(done)
 
 
-def bell(random: np.random.Generator, scale: float, size: tuple[int, int], most: int) -> Any:
+def bell(random: np.random.Generator, scale: float, size: tuple[int, int]) -> Numbers:
     """Integers of a bell curve."""
-    return np.clip(random.normal(0, scale, size), -most, most).astype(np.int16)
+    return np.clip(random.normal(0, scale, size), -ACTIVE, ACTIVE).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("signs", "least"),
+    [((1, -1, 1), 10923), ((-1, 1, 0), 2**14), ((0, -1, 1), 2**14)],
+    ids=["e - f + h", "f - e", "h - f"],
+)
+def test_weights_are_not_mixed_where_int16_would_not_hold_them(
+    signs: tuple[int, int, int], least: int
+) -> None:
+    for size, fits in ((least - 1, True), (least, False)):
+        right = np.zeros((96, BOTH), np.int16)
+        right[0, 0], right[48, 0], right[48, PART] = (sign * size for sign in signs)
+        assert half_loops.mixable(right) == fits
+    for size, fits in ((2**13 - 1, True), (2**13, False)):
+        right[48, 0] = right[0, PART] = 2**13
+        right[0, 0] = right[48, PART] = -size  # f + g - e - h
+        assert half_loops.mixable(right) == fits
 
 
 OTHER = """
 import sys
 import pytest
-from tec_zarr.models import tile
-shape = getattr(tile, sys.argv[2])
-there = tile.suitable() == shape
-tile.suitable = tile.suitable if there else lambda: shape._replace(apart=False)
+from tec_zarr.models import vectors
+shape = getattr(vectors, sys.argv[2])
+if vectors.suitable() != shape:
+    vectors.suitable = lambda: shape._replace(apart=False)
 names = "products_are_exact or attention"
 sys.exit(pytest.main([*"-q --assert=plain -p no:cacheprovider".split(), sys.argv[1], "-k", names]))
 """
@@ -201,10 +208,10 @@ def test_other_processors_find_the_same(shape: str, tmp_path: Path) -> None:
     """Products and attention with the tile of processors that have other registers."""
     if product_loops.multiply is None:
         pytest.skip("no machine code")
-    tile = importlib.import_module("tec_zarr.models.tile")
-    if getattr(tile, shape) == tile.suitable():
+    vectors = importlib.import_module("tec_zarr.models.vectors")
+    if getattr(vectors, shape) == vectors.suitable():
         pytest.skip("that of this processor")
-    if shape == "NARROW" and tile.suitable() == tile.PLAIN:
+    if shape == "NARROW" and vectors.suitable() == vectors.PLAIN:
         pytest.skip("this processor has no AVX2")
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
     if shape == "PLAIN":
@@ -352,9 +359,9 @@ def test_machine_code_is_what_runs_here() -> None:
 @pytest.mark.parametrize(
     ("loop", "rooms"),
     [
-        (product_loops._multiply_plain, {"packed", "sums", "none", "earlier", "last"}),
-        (product_loops._multiply_mixed, {"packed", "sums", "none", "earlier", "mixed"}),
-        (attention_loops._attend, {"weights", "packed"}),
+        (product_loops._multiply, {"packed", "sums", "earlier", "wide"}),
+        (half_loops._multiply, {"packed", "mixed", "sums", "earlier"}),
+        (attention_loops._attend_by_many, {"weights", "packed"}),
     ],
 )
 def test_rooms_live_as_long_as_tiles_have_their_addresses(
@@ -365,6 +372,10 @@ def test_rooms_live_as_long_as_tiles_have_their_addresses(
     identity = core.bytecode.FunctionIdentity.from_function(loop)
     code = core.interpreter.Interpreter(identity).interpret(core.bytecode.ByteCode(identity))
     core.postproc.PostProcessor(code).run(emit_dels=True)
-    for block in code.blocks.values():
+    graph = core.analysis.compute_cfg_from_blocks(code.blocks)
+    for place, block in code.blocks.items():
         freed = {line.value for line in block.body if isinstance(line, core.ir.Del)} & rooms
-        assert not freed or isinstance(block.terminator, core.ir.Return)
+        behind = [place] if freed else []
+        for at in behind:
+            assert at not in graph.loops()
+            behind += [then for then, _ in graph.successors(at) if then not in behind]

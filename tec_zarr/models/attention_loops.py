@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tec_zarr.compiled import compiled
+from tec_zarr.models import tile_here
 from tec_zarr.models.integer_loops import fade
-from tec_zarr.models.product_loops import COLUMNS, GROUP, ROWS, pack, product_of_few
+from tec_zarr.models.tile_here import COLUMNS, GROUP, ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers = NDArray[Any]
+
+pack: Any = tile_here.pack
+product_of_few: Any = tile_here.product_of_few
 
 
 def _attend(
@@ -28,27 +32,35 @@ def _attend(
 
     Each query sees one key more than the one before, up to all that are `there`.
     """
-    count, tokens, heads, width = query.shape
-    if tokens == 1:  # panels are worth it where many queries see them
+    if query.shape[1] == 1:
         _attend_once(query, query_unit, keys, key_unit, values, value_unit, known, factor, out)
-        return
-    pairs = keys.view(np.int32)
+    else:  # panels are worth it where many queries see them
+        _attend_all(
+            query, query_unit, keys, key_unit, values, value_unit, there, known, factor, out
+        )
+
+
+def _attend_by_many(
+    query: Numbers, query_unit: Numbers, keys: Numbers, key_unit: Numbers,
+    values: Numbers, value_unit: Numbers, there: int, known: int, factor: np.float32, out: Numbers,
+) -> None:  # fmt: skip
+    """The same of several queries of each sequence."""
+    count, tokens, heads, width = query.shape
     wide, seen_wide = -(-width // GROUP) * GROUP, -(-there // GROUP) * GROUP
-    if wide > width:
-        more = np.zeros((count, tokens, heads, wide), np.int16)
-        more[:, :, :, :width] = query
-        query = more
+    query = _filled(query, wide)
     key_panels = np.zeros((-(-there // COLUMNS), wide // 2, COLUMNS), np.int32)
     value_panels = np.zeros((-(-width // COLUMNS), seen_wide // 2, COLUMNS), np.int32)
     packed = np.empty(ROWS * max(wide, seen_wide), np.int16)
     scores = np.empty((ROWS, key_panels.shape[0] * COLUMNS), np.float32)
     found = np.empty((ROWS, value_panels.shape[0] * COLUMNS), np.float32)
     weights, share = np.zeros((ROWS, seen_wide), np.int16), np.empty(ROWS, np.float32)
-    units = np.ones(scores.shape[1], np.float32)
-    ones = np.ones(max(ROWS, found.shape[1]), np.float32)
+    ones, units = (
+        np.ones(max(ROWS, found.shape[1]), np.float32),
+        np.ones(scores.shape[1], np.float32),
+    )
     for i in range(count):
         for head in range(heads):
-            _turn(pairs[i, head, :there], key_panels)
+            _turn(keys.view(np.int32)[i, head, :there], key_panels)
             _join(values[i, head, :there], value_panels)
             units[:there] = key_unit[i, head, :there]
             for first in range(0, tokens, ROWS):
@@ -81,6 +93,15 @@ def _attend_by_one(
                 query[i, 0, head], scale, own_keys, key_unit[i, head, :known],
                 own_values, value_unit[i, head, :known], out[i, 0, head],
             )  # fmt: skip
+
+
+def _filled_to(query: Numbers, wide: int) -> Numbers:
+    """The same of so many features, of which the last are zero."""
+    if query.shape[3] == wide:
+        return query
+    more = np.zeros((*query.shape[:3], wide), np.int16)
+    more[:, :, :, : query.shape[3]] = query
+    return more
 
 
 def _multiply_by(
@@ -182,6 +203,7 @@ def _weigh_by(scores: Numbers, units: Numbers, scale: np.float32, weights: Numbe
 
 _turn, _join = compiled(_turn_to) or _turn_to, compiled(_join_to) or _join_to
 _weigh, _multiply = compiled(_weigh_by) or _weigh_by, compiled(_multiply_by) or _multiply_by
-_find = compiled(_find_by) or _find_by
+_find, _filled = compiled(_find_by) or _find_by, compiled(_filled_to) or _filled_to
 _attend_once = compiled(_attend_by_one) or _attend_by_one
+_attend_all = compiled(_attend_by_many) or _attend_by_many
 attend = compiled(_attend)

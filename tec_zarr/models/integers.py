@@ -15,14 +15,18 @@ the products are of float64. Loops in machine code do the rest where numba is.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tec_zarr.models import integer_loops, product_loops
-from tec_zarr.models.product_loops import GROUP, PART, Panels
+from tec_zarr.models.half_loops import PART
+from tec_zarr.models.tile_here import GROUP
+
+if TYPE_CHECKING:
+    from tec_zarr.models.product_loops import Panels
 
 ACTIVE = 2**13 - 1
 """Largest integer of an activation."""
@@ -57,7 +61,7 @@ CERTAIN = 2.0**16
 
 
 class Scaled(NamedTuple):
-    """Rows of integers (rows, n) in units (rows,), float32; int16, and zeros fill the last GROUP."""
+    """Rows of integers (rows, n), int16, in units (rows,), float32; zeros fill the last GROUP."""
 
     numbers: Tensor
     unit: Tensor
