@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 conclude: Any = tile_here.conclude
 pack: Any = tile_here.pack
+less_pack: Any = tile_here.less_pack
 product: Any = tile_here.product
+less_product: Any = tile_here.less_product
 
 PART = 384
 """Inputs whose products are added up in int32, whatever they are; sums of these are float64."""
@@ -77,12 +79,13 @@ def _multiply(
 ) -> bool:  # fmt: skip
     """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus the bias.
 
-    The weights are those of `product_loops.Panels`, `length` is that of the longest BOTH inputs of
-    a column. Returns False, with nothing done, where a row may be too long.
+    Numbers have 14 bits, as int16 holds what is mixed of four then. The weights are those of
+    `product_loops.Panels`, `length` is that of the longest BOTH inputs of a column. Returns False,
+    with nothing done, where a row may be too long.
     """
     (m, k), n, half = numbers.shape, out.shape[1], (len(numbers) + 1) // 2
     parts, count, tiles = k // BOTH, n // (2 * COLUMNS), -(-half // ROWS)
-    packed = np.empty((parts, STAGES + 1, tiles * ROWS * PART), np.int16)
+    packed = np.empty((parts, STAGES + 1, half * PART), np.int16)
     if not lay(numbers, length, packed):
         return False
     mixed = np.empty((4, PART * COLUMNS), np.int16)
@@ -110,7 +113,7 @@ def _places_of(weights: Numbers, number: int, stage: int, mixed: Numbers) -> tup
 
     The last of them fetch what comes next, a quarter each.
     """
-    size, right = 2 * PART * COLUMNS, weights.size  # bytes of a quarter, and to that of the right
+    size, right = 2 * PART * COLUMNS, weights.size  # of a quarter, from left panels to right ones
     first, own, quarter = weights.ctypes.data + 2 * size * number, WEIGHT[stage], stage - 3
     far = first + own // 2 * right + own % 2 * size
     far = mixed[-1 - own].ctypes.data if own < 0 else far
@@ -127,45 +130,63 @@ def _go_through(
     each = ROWS * COLUMNS
     tiles, zero, near = (len(sums) - 2) // 3, sums.ctypes.data, packed.ctypes.data
     far, fetch, size = weights
+    turns = PART // GROUP
+    step = size // turns // tiles
+    first, whole = 0, whole_of(len(packed) // PART, tiles)
     for tile in range(tiles):
         kept = 12 * each * tile
         before = zero + 4 * each * BEFORE[stage] + (kept if BEFORE[stage] >= X else 0)
         after = zero + 4 * each * AFTER[stage] + (kept if AFTER[stage] >= X else 0)
-        taken = far, PART // GROUP, fetch + size * tile // tiles, size * GROUP // PART // tiles
-        product((near + 2 * tile * ROWS * PART,), taken, (before, after))
+        taken = far, turns, fetch + turns * step * tile, step
+        if tile < whole:
+            product((near + 2 * first * PART,), taken, (before, after))
+        else:
+            less_product((near + 2 * first * PART,), taken, (before, after))
         if AFTER[stage] == Z:
             x = X + 3 * tile
             for k in range(each):
                 sums[NOW, k] = sums[x + 2, k] - sums[x, k] + sums[x + 1, k]
-        left = len(unit) - tile * ROWS
+        height = ROWS if tile < whole else ROWS - 1
+        left = len(unit) - first
         if DONE[stage] and left > 0:
-            units = unit.ctypes.data + 4 * tile * ROWS, columns[0], columns[1]
-            rows = to[0] + to[1] * tile * ROWS, to[1], min(ROWS, left) - 1
+            units = unit.ctypes.data + 4 * first, columns[0], columns[1]
+            rows = to[0] + to[1] * first, to[1], min(height, left) - 1
             room = earlier.ctypes.data + (8 * each * (1 + tile) if place[1] > 1 else 0)
             now = zero + 4 * each * NOW, room, earlier.ctypes.data
             conclude(now, place[0], place[1], units, rows)
+        first += height
 
 
 def _lay_halves(numbers: Numbers, length: float, packed: Numbers) -> bool:
     """Pack halves of rows and of inputs and set what is mixed of them, unless a row is too long."""
     m, k = numbers.shape
     half = (m + 1) // 2
+    tiles = -(-half // ROWS)
+    whole = whole_of(half, tiles)
     for part in range(len(packed)):
         at = part * BOTH
-        for first in range(0, half, ROWS):
-            for lower in range(2):
-                begin, end = (half + first, m) if lower else (first, half)
-                begin = min(begin, m - 1)  # the last one comes again where there are none
-                last = max(begin, min(begin + ROWS, end) - 1)
-                for row in range(begin, last + 1):
-                    if not fits(numbers[row, at : at + BOTH], length):
-                        return False
-                for right in range(2):
-                    near = numbers.ctypes.data + 2 * (k * begin + at + right * PART)
-                    to = packed[part, ROW[2 * lower + right]].ctypes.data + 2 * first * PART
-                    pack((near, 2 * k, last - begin), (to, PART // GROUP))
+        for row in range(m):
+            if not fits(numbers[row, at : at + BOTH], length):
+                return False
+        for quarter in range(4):
+            low, first = half if quarter > 1 else 0, 0
+            own = packed[part, ROW[quarter]].ctypes.data
+            for tile in range(tiles):
+                begin = min(low + first, m - 1)  # the last one comes again where there are none
+                near = numbers.ctypes.data + 2 * (k * begin + at + quarter % 2 * PART), 2 * k
+                to = own + 2 * first * PART, PART // GROUP
+                if tile < whole:
+                    pack((near[0], near[1], m - 1 - begin), to)
+                else:
+                    less_pack((near[0], near[1], m - 1 - begin), to)
+                first += ROWS if tile < whole else ROWS - 1
         mix_rows(packed[part])
     return True
+
+
+def _whole_of(half: int, tiles: int) -> int:
+    """Tiles that are whole; the others are a row less, so that no row is taken in vain."""
+    return half - tiles * (ROWS - 1)
 
 
 def _fits_in(row: Numbers, length: float) -> bool:
@@ -206,4 +227,5 @@ def _mix_of(weights: Numbers, panel: int, part: int, mixed: Numbers) -> None:
 fits, lay = compiled(_fits_in) or _fits_in, compiled(_lay_halves) or _lay_halves
 mix_rows, mix_weights = compiled(_mix) or _mix, compiled(_mix_of) or _mix_of
 go_through, places = compiled(_go_through) or _go_through, compiled(_places_of) or _places_of
+whole_of = compiled(_whole_of) or _whole_of
 multiply: Any = compiled(_multiply)

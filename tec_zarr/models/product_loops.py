@@ -57,7 +57,10 @@ def panels(numbers: Numbers, unit: Numbers, bias: Numbers) -> Panels:
 
 
 def _multiply(numbers: Numbers, unit: Numbers, panels: Panels, out: Numbers) -> None:
-    """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus the bias."""
+    """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus the bias.
+
+    Numbers have 14 bits.
+    """
     few = len(numbers) < MANY or panels.length == np.inf
     if not few and multiply_halves(
         numbers, unit, panels.numbers, panels.length, panels.unit, panels.bias, out

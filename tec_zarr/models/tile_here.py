@@ -36,9 +36,11 @@ def _conclude(
 
 ROWS, COLUMNS = 0, 0
 product: Any = None
+less_product: Any = None
 short_product: Any = None
 product_of_few: Any = None
 pack: Any = None
+less_pack: Any = None
 short_pack: Any = None
 gather: Any = None
 finish: Any = None
@@ -48,10 +50,10 @@ if conclude is not None:
     from tec_zarr.models import tile, tile_ends, vectors
 
     HERE = vectors.suitable()
-    FEW = HERE._replace(rows=SHORT)
+    LESS, FEW = (HERE._replace(rows=rows) for rows in (HERE.rows - 1, SHORT))
     ROWS, COLUMNS = HERE.rows, HERE.columns
-    product, short_product = tile.product(HERE), tile.product(FEW)
+    product, less_product, short_product = map(tile.product, (HERE, LESS, FEW))
     product_of_few = tile.product_of_few(HERE)
-    pack, short_pack = tile_ends.pack(HERE), tile_ends.pack(FEW)
+    pack, less_pack, short_pack = map(tile_ends.pack, (HERE, LESS, FEW))
     gather, finish = tile_ends.gather(HERE), tile_ends.finish(HERE, whole=False)
     finish_whole = tile_ends.finish(HERE, whole=True)
