@@ -112,6 +112,12 @@ def test_the_bounds_of_sums_hold() -> None:
     assert WIDEST * SCORED**2 < 2**31
     assert (2**18 + 256 / 2) * FOUND < 2**31
     assert 256 * CERTAIN <= 2**24
+    assert 4 * ACTIVE < 2**15
+
+
+def test_groups_are_turns() -> None:
+    pytest.importorskip("numba")
+    assert importlib.import_module("tec_zarr.models.vectors").TURN * 2 == GROUP
 
 
 @pytest.mark.parametrize("k", [8, 32, 384, 392, 1000])

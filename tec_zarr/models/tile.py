@@ -5,7 +5,7 @@ compilers find it only where a loop is laid out for it and all sums stay in regi
 is written in LLVM's terms, for numba. It names no instruction, and is right on every processor.
 
 Numba keeps machine code by the file of a loop, and does not see changes in what that loop calls:
-after a change here `make clean`, or delete *.nbc and *.nbi.
+after a change here, in `tile_ends` or in `vectors`: `make clean`, or delete *.nbc and *.nbi.
 """
 
 from __future__ import annotations
