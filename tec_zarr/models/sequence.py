@@ -139,7 +139,8 @@ class SequencePrior(nn.Module):
         Half a hundredth is taken off, so that the nearest integer is the one below the mean: the
         parts of a step and its nearest integer then have borders in common.
         """
-        scale, mean = self.scale(features).double(), self.mean(features).double()
+        heads = self.scale, self.mean
+        scale, mean = side_by_side(lambda head: head(features).double(), heads)
         return torch.stack([self.config.place_of(scale), FINE * mean - 0.5], 1)
 
 
