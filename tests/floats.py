@@ -9,7 +9,7 @@ from unittest import mock
 import torch
 from torch.nn import functional
 
-from tec_zarr.models import block_loops, integers, transformer
+from tec_zarr.models import across_loops, attention, block_loops, integers, transformer
 from tec_zarr.models.integers import Scaled
 
 if TYPE_CHECKING:
@@ -18,14 +18,32 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def room(self: transformer.Attention, count: int, tokens: int) -> transformer.Pairs:
+def room(self: attention.Attention, count: int, tokens: int) -> attention.Pairs:
     """For keys and values of float64, without units."""
     size, width = (count, self.heads, tokens), self.out.in_features // self.heads
     keys, values = (
         Scaled(torch.empty((*size, width), dtype=torch.float64), torch.empty(size))
         for _ in range(2)
     )
-    return transformer.Pairs(keys, values)
+    return attention.Pairs(keys, values)
+
+
+def across(self: attention.Across, x: Scaled, size: tuple[int, int], context: Scaled) -> Tensor:
+    """Attention to a context, of which keys and values are made."""
+
+    def heads(rows: Tensor) -> Tensor:
+        rows = rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return rows.expand(size[0], *rows.shape[1:])
+
+    there = context.numbers.double()
+    told = (
+        functional.linear(there, own.weight.double(), own.bias.double())
+        for own in (self.key, self.value)
+    )
+    asked = self.query.of(x).view(*size, -1)
+    keys, values = map(heads, told)
+    found = functional.scaled_dot_product_attention(heads(asked), keys, values)
+    return self.out(found.transpose(1, 2).flatten(2))
 
 
 @contextmanager
@@ -62,9 +80,12 @@ def in_float64() -> Iterator[None]:
         (integers.Linear, {"of": of, "forward": forward}),
         (integers.LayerNorm, {"forward": normalised}),
         (integers.Gelu, {"forward": gelu}),
-        (block_loops, {"advance": None, "remember": None}),
-        (transformer.Attention, {"room": room}),
-        (transformer, {"scaled": scaled, "attended": attended}),
+        (block_loops, {"advance": None}),
+        (across_loops, {"context": None}),
+        (attention.Attention, {"room": room}),
+        (attention.Across, {"forward": across}),
+        (attention, {"scaled": scaled, "attended": attended}),
+        (transformer, {"scaled": scaled}),
     ]
     with ExitStack() as stack:
         for place, own in patches:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tec_zarr.models import block_loops, integer_loops, product_loops
+from tec_zarr.models import across_loops, block_loops, integer_loops, product_loops
 from tec_zarr.models.integers import prepare
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 LOOPS = {
     integer_loops: ("split", "normalise"),
     product_loops: ("multiply",),
-    block_loops: ("advance", "remember"),
+    block_loops: ("advance",),
+    across_loops: ("context",),
 }
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from tec_zarr.compiled import compiled
 from tec_zarr.models import tile_here
-from tec_zarr.models.integer_loops import fade
-from tec_zarr.models.tile_here import COLUMNS, GROUP, ROWS
+from tec_zarr.models.integers import CERTAIN, COUNTED, LEAST, POWER, SHARED
+from tec_zarr.models.tile_here import COLUMNS, GROUP, ROWS, SHORT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     Numbers = NDArray[Any]
 
 pack: Any = tile_here.pack
+short_pack: Any = tile_here.short_pack
 product_of_few: Any = tile_here.product_of_few
+short_product_of_few: Any = tile_here.short_product_of_few
 
 
 def _attend(
@@ -60,23 +62,23 @@ def _attend_by_many(
     )
     for i in range(count):
         for head in range(heads):
-            _turn(keys.view(np.int32)[i, head, :there], key_panels)
-            _join(values[i, head, :there], value_panels)
+            turn(keys.view(np.int32)[i, head, :there], key_panels)
+            join(values[i, head, :there], value_panels)
             units[:there] = key_unit[i, head, :there]
             for first in range(0, tokens, ROWS):
                 left = min(ROWS, tokens - first)
                 address = query.ctypes.data + 2 * wide * ((i * tokens + first) * heads + head)
-                pack((address, 2 * wide * heads, left - 1), (packed.ctypes.data, wide // GROUP))
-                _multiply(packed, left, key_panels, ones, units, scores)
+                pack_few((address, 2 * wide * heads, left - 1), packed, wide // GROUP)
+                multiply_few(packed, left, key_panels, ones, units, scores)
                 for row in range(left):
                     seen = min(there, known + first + row)
                     scale = query_unit[i, first + row, head] * factor
                     own = weights[row]
-                    share[row] = _weigh(scores[row, :seen], value_unit[i, head], scale, own)
+                    share[row] = weigh(scores[row, :seen], value_unit[i, head, :seen], scale, own)
                     own[seen:] = 0
                 address = weights.ctypes.data, 2 * seen_wide, left - 1
-                pack(address, (packed.ctypes.data, seen_wide // GROUP))
-                _multiply(packed, left, value_panels, share, ones, found)
+                pack_few(address, packed, seen_wide // GROUP)
+                multiply_few(packed, left, value_panels, share, ones, found)
                 out[i, first : first + left, head] = found[:left, :width]
 
 
@@ -104,17 +106,27 @@ def _filled_to(query: Numbers, wide: int) -> Numbers:
     return more
 
 
+def _pack_few(rows: tuple[int, int, int], packed: Numbers, turns: int) -> None:
+    """Pack rows as `multiply_few` takes them, no more than a tile has; see `tile_ends.pack`."""
+    if rows[2] < SHORT:
+        short_pack(rows, (packed.ctypes.data, turns))
+    else:
+        pack(rows, (packed.ctypes.data, turns))
+
+
 def _multiply_by(
     packed: Numbers, rows: int, panels: Numbers, unit: Numbers, units: Numbers, out: Numbers
 ) -> None:
     """Products of rows and panels, times units of rows and of columns, of which a panel is full."""
     for panel in range(len(panels)):
         begin = 4 * COLUMNS * panel
-        product_of_few(
-            (packed.ctypes.data,), (panels[panel].ctypes.data, 2 * panels.shape[1] // GROUP),
-            (unit.ctypes.data, units.ctypes.data + begin),
-            (out.ctypes.data + begin, 4 * out.shape[1], rows - 1),
-        )  # fmt: skip
+        own, far = (packed.ctypes.data,), (panels[panel].ctypes.data, 2 * panels.shape[1] // GROUP)
+        both = unit.ctypes.data, units.ctypes.data + begin
+        to = out.ctypes.data + begin, 4 * out.shape[1], rows - 1
+        if rows <= SHORT:
+            short_product_of_few(own, far, both, to)
+        else:
+            product_of_few(own, far, both, to)
 
 
 def _find_by(
@@ -129,7 +141,7 @@ def _find_by(
         for c in range(width):
             total = np.int32(total + np.int32(np.int32(query[c]) * np.int32(own[c])))
         scores[k] = np.float32(total) * key_units[k]
-    share, sums = _weigh(scores, value_units, scale, weights), np.zeros(width, np.int32)
+    share, sums = weigh(scores, value_units, scale, weights), np.zeros(width, np.int32)
     for k in range(count):
         weight, own = np.int32(weights[k]), values[k]
         for c in range(width):
@@ -164,45 +176,32 @@ def _join_to(values: Numbers, panels: Numbers) -> None:
 
 def _weigh_by(scores: Numbers, units: Numbers, scale: np.float32, weights: Numbers) -> np.float32:
     """Weights of keys and what a sum of them is to be multiplied by; see `integers.weighed`."""
-    one, half, sixth, seventh = (
-        np.float32(1),
-        np.float32(1 / 2),
-        np.float32(1 / 6),
-        np.float32(1 / 7),
-    )
+    one, certain, least = np.float32(1), np.float32(CERTAIN), np.float32(LEAST)
+    a, b, c, d = POWER
     # Magnitudes of floats are in the order of their bits, and a loop takes many bits at a time.
-    bits, top, found = scores.view(np.int32), np.int32(-(2**31)), np.empty(1, np.int32)
+    bits, unit_bits, found = scores.view(np.int32), units.view(np.int32), np.empty(2, np.int32)
+    best, top, whole = np.int32(-(2**31)), np.int32(0), np.int32(0)
     for k in range(len(scores)):
-        top = max(top, np.int32(bits[k] ^ (np.int32(bits[k] >> 31) & np.int32(0x7FFFFFFF))))
-    found[0] = top ^ (np.int32(top >> 31) & np.int32(0x7FFFFFFF))
-    best, whole = found.view(np.float32)[0], np.int32(0)
+        best = max(best, np.int32(bits[k] ^ (np.int32(bits[k] >> 31) & np.int32(0x7FFFFFFF))))
+        top = max(top, unit_bits[k])
+    found[0], found[1] = best ^ (np.int32(best >> 31) & np.int32(0x7FFFFFFF)), top
+    highest, widest = found.view(np.float32)
+    most = np.float32(min(COUNTED, SHARED // len(scores)))
+    part = most / widest
     for k in range(len(scores)):
-        t = min((best - scores[k]) * scale, half)
-        e = fade(one - t * sixth * (one - t * seventh), t)
-        e = e if t < half else np.float32(0)
-        whole = np.int32(whole + np.int32(np.rint(e * np.float32(65536))))
-        scores[k] = e * units[k]
-    top = np.int32(0)
-    for k in range(len(scores)):
-        top = max(top, bits[k])
-    found[0] = top
-    most = found.view(np.float32)[0]
-    unit, total = most * np.float32(1 / 32767), np.int32(0)
-    for k in range(len(scores)):
-        weight = np.int32(min(np.rint(scores[k] / unit), np.float32(32767)))
-        weights[k] = weight
-        total = np.int32(total + weight)
-    shift = np.int32(0)
-    while total >> shift >= 1 << 18:
-        shift = np.int32(shift + 1)
-    more = np.int32(np.int32(1 << shift) >> 1)
-    for k in range(len(scores)):
-        weights[k] = np.int32(weights[k] + more) >> shift
-    return unit * np.float32(1 << (shift + 16)) / np.float32(whole)
+        x = max((scores[k] - highest) * scale, least)
+        near = np.rint(x)
+        x -= near
+        e = np.float32(one + x * (a + x * (b + x * (c + x * d)))).view(np.int32)
+        e = np.int32(e + np.int32(np.int32(near) << np.int32(23))).view(np.float32)
+        whole = np.int32(whole + np.int32(np.rint(e * certain)))
+        weights[k] = np.int32(min(np.rint(e * (units[k] * part)), most))
+    return widest / most * (certain / np.float32(whole))
 
 
-_turn, _join = compiled(_turn_to) or _turn_to, compiled(_join_to) or _join_to
-_weigh, _multiply = compiled(_weigh_by) or _weigh_by, compiled(_multiply_by) or _multiply_by
+turn, join = compiled(_turn_to) or _turn_to, compiled(_join_to) or _join_to
+weigh, multiply_few = compiled(_weigh_by) or _weigh_by, compiled(_multiply_by) or _multiply_by
+pack_few = compiled(_pack_few) or _pack_few
 _find, _filled = compiled(_find_by) or _find_by, compiled(_filled_to) or _filled_to
 _attend_once = compiled(_attend_by_one) or _attend_by_one
 _attend_all = compiled(_attend_by_many) or _attend_by_many

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tec_zarr.compiled import compiled
-from tec_zarr.models import attention_loops, integer_loops, product_loops
+from tec_zarr.models import across_loops, attention_loops, integer_loops, product_loops
+from tec_zarr.models.across_loops import AcrossWeights, Context  # noqa: TC001
 from tec_zarr.models.integers import ACTIVE, FOUND, RANGE, SCORED, TAIL
 from tec_zarr.models.product_loops import Panels  # noqa: TC001
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     Numbers = NDArray[Any]
 
 attend: Any = attention_loops.attend
+attend_across: Any = across_loops.attend_across
 normalise: Any = integer_loops.normalise
 split: Any = integer_loops.split
 bend: Any = integer_loops.bend
@@ -39,21 +41,26 @@ class Normal(NamedTuple):
     bias: Numbers
 
 
-class Weights(NamedTuple):
-    """Of a block."""
+class Around(NamedTuple):
+    """Weights of a block that are not of its attention."""
 
     before: Normal
-    query: Panels
-    key: Panels
-    value: Panels
-    out: Panels
     between: Normal
     inside: Panels
     outside: Panels
 
 
+class Weights(NamedTuple):
+    """Of an attention."""
+
+    query: Panels
+    key: Panels
+    value: Panels
+    out: Panels
+
+
 class Seen(NamedTuple):
-    """Keys and values, int16 (n or 1, heads, tokens, d), and their units, float32."""
+    """Keys and values, int16 (n, heads, tokens, d), and their units, float32."""
 
     keys: Numbers
     key_unit: Numbers
@@ -62,57 +69,55 @@ class Seen(NamedTuple):
 
 
 def _advance(
-    x: Numbers, weights: Weights, seen: Seen, begin: int, there: int, known: int,
+    x: Numbers, around: Around, weights: Weights, seen: Seen, places: tuple[int, int, int],
     factor: np.float32, epsilon: np.float32,
 ) -> None:  # fmt: skip
     """Tokens (n, tokens, width), float32, become what the block makes of them.
 
-    Where `begin` is not negative they first set their keys and values among those that are seen,
-    from there on. Then `there` are there; the first token sees `known`, each later one one more.
+    `places`: they set their keys and values among those that are seen, from there on; so many are
+    there then; so many the first token sees, each later one one more.
     """
-    count, tokens, width = x.shape
-    rows = x.reshape((count * tokens, width))
+    rows = x.reshape((-1, x.shape[2]))
     room, numbers = np.empty(rows.shape, np.float32), np.empty(rows.shape, np.int16)
     unit = np.empty(len(rows), np.float32)
-    _normal(rows, weights.before, epsilon, room, numbers, unit)
-    _look(weights, seen, begin, there, known, factor, room, numbers, unit)
-    _add(rows, room)
-    _normal(rows, weights.between, epsilon, room, numbers, unit)
-    _think(weights.inside, weights.outside, room, numbers, unit)
-    _add(rows, room)
-
-
-def _look_at(
-    weights: Weights, seen: Seen, begin: int, there: int, known: int, factor: np.float32,
-    room: Numbers, numbers: Numbers, unit: Numbers,
-) -> None:  # fmt: skip
-    """What rows of integers find goes to `room`."""
-    several = len(seen.keys)  # all are one sequence where they see the same
-    asked, asked_unit = _room(seen, several, len(numbers) // several)
-    if begin >= 0:
-        _learn(weights, seen, begin, room, numbers, unit, asked, asked_unit)
+    _normal(rows, around.before, epsilon, room, numbers, unit)
+    begin, there, known = places
+    asked, asked_unit = _room(seen, len(rows))
+    _learn(weights, seen, begin, room, numbers, unit, asked, asked_unit)
     multiply(numbers, unit, weights.query, room)
     _part(room, asked, asked_unit, LIMITS[1])
     attend(
         asked, asked_unit, seen.keys, seen.key_unit, seen.values, seen.value_unit, there, known,
         factor, room.reshape(asked.shape),
     )  # fmt: skip
+    _go_on(rows, around, weights.out, epsilon, room, numbers, unit)
+
+
+def _advance_across(
+    x: Numbers, around: Around, weights: AcrossWeights, seen: Context, most: np.float32,
+    factor: np.float32, epsilon: np.float32,
+) -> None:  # fmt: skip
+    """The same of tokens that look at a context."""
+    rows = x.reshape((-1, x.shape[2]))
+    room, numbers = np.empty(rows.shape, np.float32), np.empty(rows.shape, np.int16)
+    unit = np.empty(len(rows), np.float32)
+    _normal(rows, around.before, epsilon, room, numbers, unit)
+    multiply(numbers, unit, weights.query, room)
+    attend_across(room, weights, seen, most, factor)
+    _go_on(rows, around, weights.out, epsilon, room, numbers, unit)
+
+
+def _go_on_with(
+    rows: Numbers, around: Around, out: Panels, epsilon: np.float32,
+    room: Numbers, numbers: Numbers, unit: Numbers,
+) -> None:  # fmt: skip
+    """Rows take what their heads found, which is in `room`, and go through the perceptron."""
     _split(room, numbers, unit, LIMITS[0])
-    multiply(numbers, unit, weights.out, room)
-
-
-def _remember(numbers: Numbers, unit: Numbers, weights: Weights, seen: Seen) -> None:
-    """Set all keys and values: those of rows of integers, (n * tokens, width)."""
-    count, heads, tokens, size = seen.keys.shape
-    room = np.empty((tokens, heads * size), np.float32)
-    asked, asked_unit = _room(seen, 1, tokens)
-    for i in range(count):
-        begin, end = i * tokens, (i + 1) * tokens
-        own = Seen(
-            seen.keys[i : i + 1], seen.key_unit[i : i + 1],
-            seen.values[i : i + 1], seen.value_unit[i : i + 1],
-        )  # fmt: skip
-        _learn(weights, own, 0, room, numbers[begin:end], unit[begin:end], asked, asked_unit)
+    multiply(numbers, unit, out, room)
+    _add(rows, room)
+    _normal(rows, around.between, epsilon, room, numbers, unit)
+    _think(around.inside, around.outside, room, numbers, unit)
+    _add(rows, room)
 
 
 def _learn_from(
@@ -128,11 +133,11 @@ def _learn_from(
     _keep(asked, asked_unit, seen.values, seen.value_unit, begin)
 
 
-def _room_for(seen: Seen, count: int, tokens: int) -> tuple[Numbers, Numbers]:
-    """For integers of the heads of so many sequences of tokens, and for their units."""
-    _, heads, _, size = seen.keys.shape
-    numbers = np.empty((count, tokens, heads, size), np.int16)
-    return numbers, np.empty((count, tokens, heads), np.float32)
+def _room_for(seen: Seen, rows: int) -> tuple[Numbers, Numbers]:
+    """For integers of the heads of rows, and for their units."""
+    count, heads, _, size = seen.keys.shape
+    numbers = np.empty((count, rows // count, heads, size), np.int16)
+    return numbers, np.empty((count, rows // count, heads), np.float32)
 
 
 def _think_of(
@@ -194,6 +199,6 @@ def _add_to(x: Numbers, more: Numbers) -> None:
 _normal, _split = compiled(_normal_of) or _normal_of, compiled(_split_to) or _split_to
 _part, _keep = compiled(_part_of) or _part_of, compiled(_keep_in) or _keep_in
 _room, _learn = compiled(_room_for) or _room_for, compiled(_learn_from) or _learn_from
-_look, _think = compiled(_look_at) or _look_at, compiled(_think_of) or _think_of
-_add = compiled(_add_to) or _add_to
-advance, remember = compiled(_advance), compiled(_remember)
+_think, _add = compiled(_think_of) or _think_of, compiled(_add_to) or _add_to
+_go_on = compiled(_go_on_with) or _go_on_with
+advance, advance_across = compiled(_advance), compiled(_advance_across)

@@ -31,17 +31,11 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[Any]
 
-conclude: Any = tile_here.conclude
+finish: Any = tile_here.finish
 pack: Any = tile_here.pack
 less_pack: Any = tile_here.less_pack
 product: Any = tile_here.product
 less_product: Any = tile_here.less_product
-
-PART = 384
-"""Inputs whose products are added up in int32, whatever they are; sums of these are float64."""
-
-BOTH = 2 * PART
-"""Inputs that are taken by halves and added up in int32, where rows are short enough."""
 
 STAGES = 7
 """Products, one after the other."""
@@ -65,83 +59,70 @@ WEIGHT = (0, 1, -1, -2, 3, -3, -4)
 """What rows are multiplied by: e, g, f or h, or below zero what is mixed of them."""
 
 
-def mixable(numbers: Numbers) -> bool:
-    """Whether int16 holds what is mixed of weights (n, k)."""
-    halves = numbers.reshape(2, len(numbers) // 2, -1, 2, PART).astype(np.int32)
-    e, f, g, h = (halves[right, :, :, lower] for lower in (0, 1) for right in (0, 1))
-    mixed = e - f + h, f - e, h - f, f + g - e - h
-    return bool(max(np.abs(own).max() for own in mixed) < 2**15)
+def mixed(numbers: Numbers) -> Numbers:
+    """What is mixed of panels of weights, four for each pair: (pairs, 4, k / 4, columns, 2).
+
+    `numbers` are those of `product_loops.Panels`, an even number of panels of 13 bits and a sign at
+    most, as int16 holds what is mixed of four then.
+    """
+    count, middle = len(numbers) // 2, numbers.shape[1] // 2
+    e, g = numbers[:count, :middle], numbers[:count, middle:]
+    f, h = numbers[count:, :middle], numbers[count:, middle:]
+    return np.stack([e - f + h, f - e, h - f, f + g - e - h], 1)
 
 
 def _multiply(
-    numbers: Numbers, unit: Numbers, weights: Numbers, length: float, units: Numbers, bias: Numbers,
-    out: Numbers,
-) -> bool:  # fmt: skip
+    numbers: Numbers, unit: Numbers, weights: Numbers, mixed: Numbers, units: Numbers,
+    bias: Numbers, out: Numbers,
+) -> None:  # fmt: skip
     """Rows of float32: products of `numbers` (m, k) and panels, in their units, plus the bias.
 
-    Numbers have 14 bits, as int16 holds what is mixed of four then. The weights are those of
-    `product_loops.Panels`, `length` is that of the longest BOTH inputs of a column. Returns False,
-    with nothing done, where a row may be too long.
+    Weights are those of `product_loops.Panels`; k is a multiple of 2 * GROUP.
     """
     (m, k), n, half = numbers.shape, out.shape[1], (len(numbers) + 1) // 2
-    parts, count, tiles = k // BOTH, n // (2 * COLUMNS), -(-half // ROWS)
-    packed = np.empty((parts, STAGES + 1, half * PART), np.int16)
-    if not lay(numbers, length, packed):
-        return False
-    mixed = np.empty((4, PART * COLUMNS), np.int16)
+    tiles = -(-half // ROWS)
+    packed = np.empty((STAGES + 1, half * k // 2), np.int16)
+    lay(numbers, packed)
     sums = np.zeros((2 + 3 * tiles, ROWS * COLUMNS), np.int32)
-    earlier = np.empty((4, 1 + (tiles if parts > 1 else 0), ROWS * COLUMNS))
-    earlier[:, 0] = 0
-    for number in range(count * parts):
-        panel, part = number // parts, number % parts
-        mix_weights(weights, panel, part, mixed)
+    for panel in range(len(mixed)):
         for stage in range(STAGES):
             begin, end = (half, m) if LOWER[stage] else (0, half)
             column = panel * COLUMNS + RIGHT[stage] * (n // 2)
             columns = units.ctypes.data + 4 * column, bias.ctypes.data + 4 * column
             to = out.ctypes.data + 4 * (n * begin + column), 4 * n
-            go_through(
-                stage, packed[part, stage], places(weights, number, stage, mixed), sums,
-                earlier[2 * LOWER[stage] + RIGHT[stage]], (part, parts), unit[begin:end], columns,
-                to,
-            )  # fmt: skip
-    return True
+            later = (panel + 1, 0) if stage == STAGES - 1 else (panel, stage + 1)
+            far = place(weights, mixed, panel, stage), place(weights, mixed, *later)
+            go_through(stage, packed[stage], k // 2, far, sums, unit[begin:end], columns, to)
 
 
-def _places_of(weights: Numbers, number: int, stage: int, mixed: Numbers) -> tuple[int, int, int]:
-    """What a stage is multiplied by, what it fetches from memory, and how much: addresses, bytes.
-
-    The last of them fetch what comes next, a quarter each.
-    """
-    size, right = 2 * PART * COLUMNS, weights.size  # of a quarter, from left panels to right ones
-    first, own, quarter = weights.ctypes.data + 2 * size * number, WEIGHT[stage], stage - 3
-    far = first + own // 2 * right + own % 2 * size
-    far = mixed[-1 - own].ctypes.data if own < 0 else far
-    if quarter < 0:
-        return far, far, 0
-    return far, first + 2 * size + quarter // 2 * right + quarter % 2 * size, size
+def _place_of(weights: Numbers, mixed: Numbers, panel: int, stage: int) -> int:
+    """The address of what a stage is multiplied by."""
+    size, own = weights[0].size, WEIGHT[stage]  # a panel is two halves, of `size` bytes each
+    if own < 0:
+        return mixed.ctypes.data + size * (4 * panel - 1 - own)
+    return weights.ctypes.data + size * (2 * panel + own % 2) + own // 2 * weights.size
 
 
 def _go_through(
-    stage: int, packed: Numbers, weights: tuple[int, int, int], sums: Numbers, earlier: Numbers,
-    place: tuple[int, int], unit: Numbers, columns: tuple[int, int], to: tuple[int, int],
+    stage: int, packed: Numbers, inputs: int, weights: tuple[int, int], sums: Numbers,
+    unit: Numbers, columns: tuple[int, int], to: tuple[int, int],
 ) -> None:  # fmt: skip
-    """One product of all tiles."""
+    """One product of all tiles; the second one of the weights is fetched from memory."""
     each = ROWS * COLUMNS
     tiles, zero, near = (len(sums) - 2) // 3, sums.ctypes.data, packed.ctypes.data
-    far, fetch, size = weights
-    turns = PART // GROUP
-    step = size // turns // tiles
-    first, whole = 0, whole_of(len(packed) // PART, tiles)
+    far, fetch = weights
+    turns = inputs // GROUP
+    step = 2 * GROUP * COLUMNS // tiles
+    first, whole = 0, whole_of(len(packed) // inputs, tiles)
     for tile in range(tiles):
         kept = 12 * each * tile
         before = zero + 4 * each * BEFORE[stage] + (kept if BEFORE[stage] >= X else 0)
         after = zero + 4 * each * AFTER[stage] + (kept if AFTER[stage] >= X else 0)
         taken = far, turns, fetch + turns * step * tile, step
         if tile < whole:
-            product((near + 2 * first * PART,), taken, (before, after))
+            product((near + 2 * first * inputs,), taken, (before, after))
         else:
-            less_product((near + 2 * first * PART,), taken, (before, after))
+            less_product((near + 2 * first * inputs,), taken, (before, after))
         if AFTER[stage] == Z:
             x = X + 3 * tile
             for k in range(each):
@@ -151,54 +132,34 @@ def _go_through(
         if DONE[stage] and left > 0:
             units = unit.ctypes.data + 4 * first, columns[0], columns[1]
             rows = to[0] + to[1] * first, to[1], min(height, left) - 1
-            room = earlier.ctypes.data + (8 * each * (1 + tile) if place[1] > 1 else 0)
-            now = zero + 4 * each * NOW, room, earlier.ctypes.data
-            conclude(now, place[0], place[1], units, rows)
+            finish((zero + 4 * each * NOW,), units, rows)
         first += height
 
 
-def _lay_halves(numbers: Numbers, length: float, packed: Numbers) -> bool:
-    """Pack halves of rows and of inputs and set what is mixed of them, unless a row is too long."""
+def _lay_halves(numbers: Numbers, packed: Numbers) -> None:
+    """Pack halves of rows and of inputs and set what is mixed of them."""
     m, k = numbers.shape
-    half = (m + 1) // 2
+    half, inputs = (m + 1) // 2, k // 2
     tiles = -(-half // ROWS)
     whole = whole_of(half, tiles)
-    for part in range(len(packed)):
-        at = part * BOTH
-        for row in range(m):
-            if not fits(numbers[row, at : at + BOTH], length):
-                return False
-        for quarter in range(4):
-            low, first = half if quarter > 1 else 0, 0
-            own = packed[part, ROW[quarter]].ctypes.data
-            for tile in range(tiles):
-                begin = min(low + first, m - 1)  # the last one comes again where there are none
-                near = numbers.ctypes.data + 2 * (k * begin + at + quarter % 2 * PART), 2 * k
-                to = own + 2 * first * PART, PART // GROUP
-                if tile < whole:
-                    pack((near[0], near[1], m - 1 - begin), to)
-                else:
-                    less_pack((near[0], near[1], m - 1 - begin), to)
-                first += ROWS if tile < whole else ROWS - 1
-        mix_rows(packed[part])
-    return True
+    for quarter in range(4):
+        low, first = half if quarter > 1 else 0, 0
+        own = packed[ROW[quarter]].ctypes.data
+        for tile in range(tiles):
+            begin = min(low + first, m - 1)  # the last one comes again where there are none
+            near = numbers.ctypes.data + 2 * (k * begin + quarter % 2 * inputs), 2 * k
+            to = own + 2 * first * inputs, inputs // GROUP
+            if tile < whole:
+                pack((near[0], near[1], m - 1 - begin), to)
+            else:
+                less_pack((near[0], near[1], m - 1 - begin), to)
+            first += ROWS if tile < whole else ROWS - 1
+    mix_rows(packed)
 
 
 def _whole_of(half: int, tiles: int) -> int:
     """Tiles that are whole; the others are a row less, so that no row is taken in vain."""
     return half - tiles * (ROWS - 1)
-
-
-def _fits_in(row: Numbers, length: float) -> bool:
-    """Whether int32 holds sums of its products with weights, by Cauchy and Schwarz.
-
-    Of squares that are added up, what is below 2**10 is taken for as much.
-    """
-    total = np.int32(0)
-    for k in range(len(row)):
-        one = np.int32(row[k])
-        total = np.int32(total + np.int32(np.int32(one * one) >> np.int32(10)))
-    return bool(2.0**10 * (total + len(row)) * length**2 < 2.0**62 - 2.0**32)
 
 
 def _mix(own: Numbers) -> None:
@@ -211,21 +172,7 @@ def _mix(own: Numbers) -> None:
         own[5, k] = a[k] - c[k]
 
 
-def _mix_of(weights: Numbers, panel: int, part: int, mixed: Numbers) -> None:
-    """Set what is mixed of weights."""
-    begin, other = BOTH // 2 * part, len(weights) // 2 + panel
-    middle, end = begin + PART // 2, begin + BOTH // 2
-    e, f = weights[panel, begin:middle].reshape(-1), weights[other, begin:middle].reshape(-1)
-    g, h = weights[panel, middle:end].reshape(-1), weights[other, middle:end].reshape(-1)
-    for k in range(len(e)):
-        mixed[0, k] = e[k] - f[k] + h[k]
-        mixed[1, k] = f[k] - e[k]
-        mixed[2, k] = h[k] - f[k]
-        mixed[3, k] = f[k] + g[k] - e[k] - h[k]
-
-
-fits, lay = compiled(_fits_in) or _fits_in, compiled(_lay_halves) or _lay_halves
-mix_rows, mix_weights = compiled(_mix) or _mix, compiled(_mix_of) or _mix_of
-go_through, places = compiled(_go_through) or _go_through, compiled(_places_of) or _places_of
+lay, mix_rows = compiled(_lay_halves) or _lay_halves, compiled(_mix) or _mix
+go_through, place = compiled(_go_through) or _go_through, compiled(_place_of) or _place_of
 whole_of = compiled(_whole_of) or _whole_of
 multiply: Any = compiled(_multiply)

@@ -27,8 +27,9 @@ def _split(
         top[0] = most_bits
         one = min(max(top.view(np.float32)[0], least), most) * part
         unit[row] = one
+        inverse = np.float32(1) / one
         for k in range(len(bits)):
-            number = min(max(np.rint(x[row, k] / one), -largest), largest)
+            number = min(max(np.rint(x[row, k] * inverse), -largest), largest)
             numbers[row, k] = np.int16(np.int32(number))
 
 
@@ -47,9 +48,9 @@ def _normalise(x: Rows, weight: Rows, bias: Rows, out: Rows, epsilon: np.float32
         for k in range(count):
             apart[k] = x[row, k] - mean
             parts[k] = apart[k] * apart[k]
-        spread = np.sqrt(_half(parts, count, size) * share + epsilon)
+        inverse = np.float32(1) / np.sqrt(_half(parts, count, size) * share + epsilon)
         for k in range(count):
-            out[row, k] = apart[k] / spread * weight[k] + bias[k]
+            out[row, k] = apart[k] * inverse * weight[k] + bias[k]
 
 
 def _half_of(parts: Rows, count: int, size: int) -> np.float32:
@@ -62,37 +63,21 @@ def _half_of(parts: Rows, count: int, size: int) -> np.float32:
     return parts[0]
 
 
-def _fade_from(e: np.float32, t: np.float32) -> np.float32:
-    """The rest of Taylor's polynomial of exp(-t), and 32 times its exponent."""
-    one, half, third = np.float32(1), np.float32(1 / 2), np.float32(1 / 3)
-    fourth, fifth = np.float32(1 / 4), np.float32(1 / 5)
-    e = one - t * fifth * e
-    e = one - t * fourth * e
-    e = one - t * third * e
-    e = one - t * half * e
-    e = one - t * e
-    e *= e
-    e *= e
-    e *= e
-    e *= e
-    return e * e
-
-
 def _bend(x: Rows, out: Rows, factors: Rows) -> None:
     """GELU of all values; see `integers.Gelu`."""
     flat, found = x.ravel(), out.ravel()
-    one, half, share = np.float32(1), np.float32(1 / 2), np.float32(1 / 128)
-    sixth = np.float32(1 / 6)
-    p, a, b, c, d, f = factors
+    one = np.float32(1)
+    a, b, c, d, e, f, g = factors
     for k in range(len(flat)):
         value = flat[k]
-        t = one / (one + p * abs(value))
-        tail = t * (a + t * (b + t * (c + t * (d + t * f))))
-        t = min(value * value * share, half)
-        e = fade(one - t * sixth, t)
-        tail *= e * e
+        t = abs(value)
+        t = a + t * (b + t * (c + t * (d + t * (e + t * (f + t * g)))))
+        t *= t
+        t *= t
+        t *= t
+        tail = one / (t * t)
         found[k] = value * (tail if value < 0 else one - tail)
 
 
-_half, fade = compiled(_half_of) or _half_of, compiled(_fade_from) or _fade_from
+_half = compiled(_half_of) or _half_of
 split, normalise, bend = compiled(_split), compiled(_normalise), compiled(_bend)

@@ -7,7 +7,7 @@ and roots, IEEE 754 rounds in one way.
 
     row of float32 -> unit, integers -> exact products -> row of float32
 
-Activations have 14 bits. Weights have up to 16, as many as leave sums in int32: processors have
+Activations have 12 bits. Weights have up to 14, as many as leave sums in int32: processors have
 instructions for products of int16 that are added up there (`product_loops`). Without machine code
 the products are of float64. Loops in machine code do the rest where numba is.
 """
@@ -22,29 +22,32 @@ import torch
 from torch import Tensor, nn
 
 from tec_zarr.models import integer_loops, product_loops
-from tec_zarr.models.half_loops import PART
 from tec_zarr.models.tile_here import GROUP
 
 if TYPE_CHECKING:
     from tec_zarr.models.product_loops import Panels
 
-ACTIVE = 2**13 - 1
+ACTIVE = 2**11 - 1
 """Largest integer of an activation."""
 
-HEAVY = 261_900
-"""Largest sum of magnitudes of a part of a row of weights, before they are rounded: each changes by
-half of one at most, and ACTIVE * (HEAVY + PART / 2) < 2**31 with some room for float32."""
+HEAVY = 1_040_000
+"""Largest sum of magnitudes of a row of weights, before they are rounded: each of up to `LONGEST`
+changes by half of one at most, and ACTIVE * (HEAVY + LONGEST / 2) < 2**31."""
 
-LARGEST = 2**15 - 1
+LONGEST = 2**14
+"""Inputs that a linear layer may have."""
+
+WEIGHT = 2**13 - 1
 """Largest integer of a weight."""
 
 RANGE = (2.0**-60, 2.0**60)
 """Bounds of the largest value of a row, so that its unit and products of units are normal."""
 
-ERROR = (0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
-"""Of the error function, 1.5e-7 off at most: Abramowitz and Stegun 1964, 7.1.26."""
+ERROR = (1, 0.0705230784, 0.0422820123, 0.0092705272, 0.0001520143, 0.0002765672, 0.0000430638)
+"""1 - erf(x) is this polynomial to the power -16, 3e-7 off at most: Abramowitz and Stegun 1964,
+7.1.28."""
 
-TAIL = np.array([ERROR[0] * math.sqrt(0.5), *(a / 2 for a in ERROR[1:])], np.float32)
+TAIL = np.array([2 ** (1 / 16 - k / 2) * a for k, a in enumerate(ERROR)], np.float32)
 """The same of what a normal distribution has beyond x."""
 
 WIDEST = 128
@@ -53,8 +56,20 @@ WIDEST = 128
 SCORED = 2**12 - 1
 """Largest integer of a query or a key: sums of `WIDEST` products are below 2**31."""
 
-FOUND = 8000
-"""Largest integer of a value: 2**18 of them and half a one for each key are below 2**31."""
+FOUND = ACTIVE
+"""Largest integer of a value."""
+
+SHARED = 2**20
+"""Most that all keys count together: with so many integers, sums of values are below 2**31."""
+
+COUNTED = 2**15 - 1
+"""Largest integer that one key counts."""
+
+POWER = np.array([0.69312419, 0.24024099, 0.05590642, 0.00958285], np.float32)
+"""1 + x * (the first + x * (the second ...)) is 2**x from -0.5 to 0.5, 3e-6 of it off at most."""
+
+LEAST = -32.0
+"""Exponent of two below which keys do not count."""
 
 CERTAIN = 2.0**16
 """Of integers that are added up to the sum of exponentials, the largest."""
@@ -79,7 +94,7 @@ def scaled(x: Tensor, largest: int = ACTIVE) -> Scaled:
 
 def _in_units(x: Tensor, unit: Tensor, largest: float) -> Scaled:
     numbers = _room(x)
-    numbers[:, : x.shape[1]] = (x / unit[:, None]).round_().clamp_(-largest, largest)
+    numbers[:, : x.shape[1]] = (x * (_one(x) / unit)[:, None]).round_().clamp_(-largest, largest)
     return Scaled(numbers, unit)
 
 
@@ -91,20 +106,42 @@ def _room(x: Tensor) -> Tensor:
     return numbers
 
 
-class Linear(nn.Linear):
-    """x @ weight.T + bias in integers; needs `prepare`."""
+class Product:
+    """x @ weight.T + bias in integers; weight is (outputs, n), float32, bias (outputs,)."""
 
-    integers: Panels | Scaled
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        numbers, unit = weights(weight.detach())
+        self.bias, self.outputs = bias.detach(), len(weight)
+        self.integers: Panels | Scaled
+        if product_loops.multiply is None or numbers.device.type != "cpu":
+            self.integers = Scaled(numbers.double(), unit)
+        else:
+            parts = (part.numpy() for part in (numbers, unit, self.bias))
+            self.integers = product_loops.panels(*parts)
 
     def of(self, x: Scaled) -> Tensor:
-        """The rows (rows, n) of float32 that rows of integers become."""
+        """The rows (rows, outputs) of float32 that rows of integers become."""
         multiply, weights = product_loops.multiply, self.integers
         if multiply is None or isinstance(weights, Scaled):
             numbers, unit = cast("Scaled", weights)
             return (x.numbers.double() @ numbers.T).float() * x.unit[:, None] * unit + self.bias
-        found = torch.empty((len(x.unit), self.out_features))
-        multiply(x.numbers.numpy(), x.unit.numpy(), weights, found.numpy())
+        found = torch.empty((len(x.unit), self.outputs))
+        multiply(*(part.contiguous().numpy() for part in x), weights, found.numpy())
         return found
+
+
+class Linear(nn.Linear):
+    """x @ weight.T + bias in integers; needs `prepare`."""
+
+    product: Product
+
+    def prepare(self) -> None:
+        """Make integers of the weights, float32, where they are."""
+        self.product = Product(self.weight, self.bias)
+
+    def of(self, x: Scaled) -> Tensor:
+        """The rows (rows, n) of float32 that rows of integers become."""
+        return self.product.of(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """The same of float32 (..., n)."""
@@ -112,22 +149,16 @@ class Linear(nn.Linear):
 
 
 def prepare(model: nn.Module) -> None:
-    """Make integers of the weights of all linear layers, float32, where they are."""
+    """Make integers of all weights that are multiplied in integers."""
     for layer in model.modules():
-        if isinstance(layer, Linear):
-            numbers, unit = weights(layer.weight.detach())
-            if product_loops.multiply is None or numbers.device.type != "cpu":
-                layer.integers = Scaled(numbers.double(), unit)
-            else:
-                parts = (part.numpy() for part in (numbers, unit, layer.bias.detach()))
-                layer.integers = product_loops.panels(*parts)
+        if callable(own := getattr(layer, "prepare", None)):
+            own()
 
 
 def weights(x: Tensor) -> Scaled:
     """The nearest integers of rows (outputs, n), float32, in the smallest units that are safe."""
-    sums = [halves(part.abs()) for part in x.split(PART, 1)]
-    bounds = torch.stack(sums).amax(0) * _single(1 / HEAVY), x.abs().amax(1) * _single(1 / LARGEST)
-    return _in_units(x, torch.maximum(*bounds).clamp_(*RANGE), LARGEST)
+    bounds = halves(x.abs()) * _single(1 / HEAVY), x.abs().amax(1) * _single(1 / WEIGHT)
+    return _in_units(x, torch.maximum(*bounds).clamp_(*RANGE), WEIGHT)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -144,7 +175,8 @@ class LayerNorm(nn.LayerNorm):
         apart = rows - (halves(rows) * share)[:, None]
         spread = halves(apart * apart) * share + _single(self.eps)
         spread = spread.double().sqrt().float()  # torch's own of float32 may be an ulp off
-        return (apart / spread[:, None] * self.weight + self.bias).view(x.shape)
+        inverse = _one(x) / spread
+        return (apart * inverse[:, None] * self.weight + self.bias).view(x.shape)
 
 
 def halves(x: Tensor) -> Tensor:
@@ -159,26 +191,25 @@ def halves(x: Tensor) -> Tensor:
 
 
 class Gelu(nn.Module):
-    """x * Phi(x) (Hendrycks and Gimpel 2016), 7e-7 off at most."""
+    """x * Phi(x) (Hendrycks and Gimpel 2016), 2e-6 off at most."""
 
     def forward(self, x: Tensor) -> Tensor:
-        p, *factors = TAIL.tolist()
-        one = torch.ones((), device=x.device)
-        t, tail = one / (1 + p * x.abs()), torch.zeros((), device=x.device)
+        *factors, t = TAIL.tolist()
         for a in reversed(factors):
-            tail = t * (a + tail)
-        tail = tail * faded((x * x * (1 / 128)).clamp_(max=0.5), 6, 6)
+            t = a + x.abs() * t
+        for _ in range(4):
+            t = t * t
+        tail = _one(x) / t
         return x * torch.where(x < 0, tail, 1 - tail)
 
 
-def faded(t: Tensor, degree: int, squares: int) -> Tensor:
-    """exp(-t) for t of float32 from 0 to 0.5 by Taylor's polynomial, then squared so often."""
-    e = 1 - t * _single(1 / degree)
-    for k in range(degree - 1, 0, -1):
-        e = 1 - t * _single(1 / k) * e
-    for _ in range(squares):
-        e = e * e
-    return e
+def power(x: Tensor) -> Tensor:
+    """2**x of float32 from LEAST to 0: a polynomial of what is left of the nearest integer."""
+    whole = x.round()
+    x, found = x - whole, torch.zeros_like(x)
+    for a in reversed(POWER.tolist()):
+        found = x * (a + found)
+    return ((1 + found).view(torch.int32) + (whole.int() << 23)).view(torch.float32)
 
 
 def attended(query: Scaled, keys: Scaled, values: Scaled, known: int) -> Tensor:
@@ -189,47 +220,48 @@ def attended(query: Scaled, keys: Scaled, values: Scaled, known: int) -> Tensor:
     The first query of each sequence sees `known` keys, each later one sees one more, up to all.
     """
     tokens, width = query.numbers.shape[1::2]
-    factor = factor_of(width)
     asked, asked_unit = query.numbers.transpose(1, 2), query.unit.transpose(1, 2)
     scores = (asked.double() @ keys.numbers.double().mT).float() * keys.unit[:, :, None]
     places = torch.arange(keys.unit.shape[2], device=keys.unit.device)
     seen = places < known + torch.arange(tokens, device=places.device)[:, None]
-    weights, share = weighed(
-        scores.masked_fill(~seen, -torch.inf), values.unit, asked_unit * factor
-    )
+    weights, share = weighed(scores, values.unit, asked_unit * factor_of(width), seen)
     return ((weights @ values.numbers.double()).float() * share).transpose(1, 2)
 
 
 def factor_of(width: int) -> float:
-    """What scores of heads so wide are multiplied by, over 32."""
-    return _single(1 / (32 * math.sqrt(width)))
+    """What scores of heads so wide are multiplied by, for powers of two."""
+    return _single(math.log2(math.e) / math.sqrt(width))
 
 
-def weighed(scores: Tensor, units: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def carried(width: int) -> int:
+    """Largest integer of a query that is carried to contexts so wide: sums are below 2**31."""
+    return min(ACTIVE, (2**31 - 1) // (ACTIVE * width))
+
+
+def weighed(scores: Tensor, units: Tensor, scale: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of keys (n, heads, queries, keys), integers, and what their sums of values are worth.
 
-    A key counts exp(score * 32 * scale), over that of the best one, times the unit of its value;
-    those below exp(-16) do not. Weights have up to 15 bits, and less where they are many.
+    A key that is seen counts 2**(score * scale), over that of the best one, times the unit of its
+    value. Weights have up to 15 bits, and less where keys are many.
     """
-    best = scores.amax(-1, keepdim=True)
-    t = ((best - scores) * scale[..., None]).clamp_(max=0.5)
-    e = torch.where(t < 0.5, faded(t, 7, 5), 0)
-    whole = (e * CERTAIN).round_().double().sum(-1, keepdim=True)
-    e = e * units[:, :, None]
-    unit = e.amax(-1, keepdim=True) * _single(1 / LARGEST)
-    weights = (e / unit).round_().clamp_(max=LARGEST).long()
-    total = weights.sum(-1, keepdim=True)
-    shift = torch.zeros_like(total)
-    for bits in range(18, 24):  # of 256 keys and 15 bits
-        shift = shift + (total >> bits > 0).long()
-    weights = (weights + ((1 << shift) >> 1)) >> shift
-    share = unit * (1 << (shift + 16)).float() / whole.float()
-    return weights.double(), share
+    scores = scores.masked_fill(~seen, -torch.inf)
+    e = power(((scores - scores.amax(-1, keepdim=True)) * scale[..., None]).clamp_(min=LEAST))
+    whole = (e * CERTAIN).round_().double().sum(-1, keepdim=True).float()
+    units = torch.where(seen, units[:, :, None], 0)
+    top = units.amax(-1, keepdim=True)
+    most = (SHARED // seen.sum(-1, keepdim=True)).clamp_(max=COUNTED).float()
+    weights = torch.minimum((e * (units * (most / top))).round_(), most)
+    return weights.double(), top / most * (CERTAIN * _one(e) / whole)
 
 
 def _single(x: float) -> float:
     """The nearest number of float32."""
     return float(np.float32(x))
+
+
+def _one(x: Tensor) -> Tensor:
+    """For quotients: torch would take a number's from an inverse of its own."""
+    return torch.ones((), device=x.device)
 
 
 def _plain(x: Tensor) -> bool:

@@ -125,7 +125,7 @@ class SequencePrior(nn.Module):
         start = self.encoded(self.start.view(1, -1, 1, 1).expand(-1, -1, SIDE, SIDE))
         return start, self.context(start, start)
 
-    def features(self, before: Tensor, index: int, memories: list[list[Memory]]) -> Tensor:
+    def features(self, before: Tensor, index: int, memories: list[Memory]) -> Tensor:
         """Features (windows, tokens, width) of tokens from `index` on.
 
         `before` (windows, tokens, c) is what came before each of them.
@@ -151,7 +151,7 @@ class _Line:
     there: Tensor
     """(windows,): whether they have data."""
 
-    memories: list[list[Memory]]
+    memories: list[Memory]
     before: Tensor
     """The last token (windows that are there, c)."""
 
@@ -170,7 +170,7 @@ class _Line:
 
     def copy(self) -> _Line:
         """One to go on with while this one stays."""
-        memories = [[memory.copy() for memory in part] for part in self.memories]
+        memories = [memory.copy() for memory in self.memories]
         return replace(self, memories=memories, tokens=[*self.tokens], features=[*self.features])
 
 

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from tec_zarr.errors import ModelMismatchError
 from tec_zarr.models.blocks import Rectified, ResidualUnit, analysis, synthesis
 from tec_zarr.models.contexts import rounded
-from tec_zarr.models.integers import WIDEST, prepare
+from tec_zarr.models.integers import LONGEST, WIDEST, prepare
 from tec_zarr.models.model import Sideless, configured, packed, restored
 from tec_zarr.models.priors import Coded, Grid
 from tec_zarr.models.sequence import AROUND, FINE, TOKENS, SequencePrior
+from tec_zarr.models.tile_here import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,9 +181,12 @@ def _check(config: TemporalConfig) -> None:
         )
     if config.repacked and config.latents % AROUND:
         raise ModelMismatchError(f"{config.latents} channels to be repacked into {AROUND} tokens")
-    if config.width % (2 * config.heads) or config.width > WIDEST * config.heads:
+    if max(config.latents, config.expansion * config.width) > LONGEST:
+        raise ModelMismatchError(f"layers of more than {LONGEST} inputs: {sizes}")
+    if config.width % math.lcm(GROUP, 2 * config.heads) or config.width > WIDEST * config.heads:
         raise ModelMismatchError(
-            f"{config.heads} heads do not share {config.width} features, an even number each"
+            f"{config.heads} heads do not share {config.width} features, an even number each and a "
+            f"multiple of {GROUP} in all"
         )
 
 

@@ -9,10 +9,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from tec_zarr.models import vectors
-from tec_zarr.models.vectors import DOUBLE, NOTHING, PAIR, SINGLE, TURN, WHOLE, Shape
+from tec_zarr.models.vectors import NOTHING, PAIR, SINGLE, TURN, WHOLE, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
 def pack(shape: Shape) -> Any:
@@ -41,62 +41,28 @@ def pack(shape: Shape) -> Any:
     return called
 
 
-def gather(shape: Shape) -> Any:
-    """A function for compiled loops that adds sums, int32, to those of earlier parts, float64.
-
-    Arguments: address of sums; addresses of those of earlier parts and of the new ones, alike.
-    """
-
-    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        (sums,), (before, after) = vectors.taken_apart(builder, arguments)
-        to = vectors.places(builder, shape, after, 8)
-        for own, place in zip(_total(builder, shape, sums, before), to, strict=True):
-            vectors.store(builder, own, place)
-        return NOTHING
-
-    @intrinsic
-    def called(_: Any, sums: Any, room: Any) -> Any:
-        del sums, room
-        return vectors.signature(1, 2), generate
-
-    return called
-
-
-def finish(shape: Shape, *, whole: bool) -> Any:
+def finish(shape: Shape) -> Any:
     """A function for compiled loops that sets rows to sums in their units, plus what is added.
 
-    Arguments: addresses of sums, int32, and of those of earlier parts, float64, which is not looked
-    at if sums are `whole`; addresses of units of rows, of units of columns, of what is added to
-    columns; rows to be set (address of the first, bytes from row to row, number of the last).
+    Arguments: address of sums, int32; addresses of units of rows, of units of columns, of what is
+    added to columns; rows to be set (address of the first, bytes from row to row, number of the
+    last).
     """
 
     def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        (sums, before), units, out = vectors.taken_apart(builder, arguments)
-        single = vectors.of(SINGLE, shape)
-        if whole:
-            places = vectors.places(builder, shape, sums)
-            parts = (vectors.load(builder, place, vectors.of(PAIR, shape)) for place in places)
-            found = [builder.sitofp(own, single) for own in parts]
-        else:
-            found = [builder.fptrunc(own, single) for own in _total(builder, shape, sums, before)]
+        (sums,), units, out = vectors.taken_apart(builder, arguments)
+        places = vectors.places(builder, shape, sums)
+        parts = (vectors.load(builder, place, vectors.of(PAIR, shape)) for place in places)
+        found = [builder.sitofp(own, vectors.of(SINGLE, shape)) for own in parts]
         set_rows(builder, shape, found, units, out)
         return NOTHING
 
     @intrinsic
     def called(_: Any, sums: Any, units: Any, out: Any) -> Any:
         del sums, units, out
-        return vectors.signature(2, 3, 3), generate
+        return vectors.signature(1, 3, 3), generate
 
     return called
-
-
-def _total(builder: Any, shape: Shape, sums: Any, before: Any) -> Iterator[Any]:
-    """Sums and those of earlier parts, float64, given addresses of both."""
-    double = vectors.of(DOUBLE, shape)
-    places = vectors.places(builder, shape, sums), vectors.places(builder, shape, before, 8)
-    for own, earlier in zip(*places, strict=True):
-        part = builder.sitofp(vectors.load(builder, own, vectors.of(PAIR, shape)), double)
-        yield builder.fadd(vectors.load(builder, earlier, double), part)
 
 
 def set_rows(

@@ -8,32 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from tec_zarr.models import block_loops
-from tec_zarr.models.integers import (
-    FOUND,
-    SCORED,
-    Gelu,
-    LayerNorm,
-    Linear,
-    Scaled,
-    attended,
-    factor_of,
-    scaled,
-)
+from tec_zarr.models import across_loops, block_loops
+from tec_zarr.models.attention import Across, Attention, Context, Pairs
+from tec_zarr.models.integers import Gelu, LayerNorm, Linear, carried, factor_of, scaled
+from tec_zarr.models.product_loops import Panels
 from tec_zarr.runtime import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
-
-    from tec_zarr.models.product_loops import Panels
 
 EPSILON = 1e-6
 """Of layer normalisation, as the published models were trained."""
@@ -42,129 +30,105 @@ WORTH = 4
 """Sequences that are worth a thread."""
 
 
-class Pairs(NamedTuple):
-    """What a query may attend to, of n sequences or 1: (n, heads, tokens, width / heads).
+class Perceptive(nn.Module):
+    """The half of a block that all blocks share: a perceptron behind an attention."""
 
-    There may be room for more tokens behind those that are there.
-    """
-
-    keys: Scaled
-    values: Scaled
-
-    def first(self, there: int) -> Pairs:
-        """Those of the first tokens."""
-        return Pairs(*(Scaled(*(part[:, :, :there] for part in own)) for own in self))
-
-    def arrays(self) -> block_loops.Seen:
-        """As loops take them."""
-        return block_loops.Seen(*(part.numpy() for own in self for part in own))
-
-    def copy(self) -> Pairs:
-        """The same in a place of their own."""
-        return Pairs(*(Scaled(*(part.clone() for part in own)) for own in self))
-
-
-class Attention(nn.Module):
-    """Attention with several heads."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (Linear(width, width) for _ in range(4))
-
-    def room(self, count: int, tokens: int) -> Pairs:
-        """For so many sequences of tokens."""
-        size, device = (count, self.heads, tokens), self.out.weight.device
-        whole, width = torch.int16, self.out.in_features // self.heads
-        return Pairs(
-            *(
-                Scaled(
-                    torch.empty((*size, width), dtype=whole, device=device),
-                    torch.empty(size, device=device),
-                )
-                for _ in range(2)
-            )
-        )
-
-    def keep(self, x: Scaled, size: Sequence[int], pairs: Pairs, begin: int) -> None:
-        """Set keys and values of rows, from token `begin` on: `size` is (n, tokens)."""
-        end = begin + size[1]
-        for layer, largest, own in zip((self.key, self.value), (SCORED, FOUND), pairs, strict=True):
-            for part, more in zip(own, self._split(layer.of(x), size, largest), strict=True):
-                part[:, :, begin:end] = more.transpose(1, 2)
-
-    def forward(self, x: Scaled, size: Sequence[int], pairs: Pairs, known: int) -> Tensor:
-        """The first token of each sequence sees `known` pairs, each later one sees one more."""
-        shared = len(pairs.keys.unit) < size[0]  # as if all were one sequence
-        query = self._split(self.query.of(x), (1, size[0] * size[1]) if shared else size, SCORED)
-        return self.out(attended(query, *pairs, known).reshape(*size, self.out.in_features))
-
-    def _split(self, x: Tensor, size: Sequence[int], largest: int) -> Scaled:
-        width = x.shape[1] // self.heads
-        numbers, unit = scaled(x.view(-1, width), largest)
-        heads = numbers[:, :width].reshape(*size, self.heads, width)
-        return Scaled(heads, unit.view(*size, self.heads))
-
-
-class Block(nn.Module):
-    """One attention and one perceptron."""
-
-    def __init__(self, width: int, heads: int, expansion: int) -> None:
+    def __init__(self, attention: nn.Module, width: int, expansion: int) -> None:
         super().__init__()
         self.before = LayerNorm(width, EPSILON)
-        self.attention = Attention(width, heads)
+        self.attention = attention
         self.between = LayerNorm(width, EPSILON)
         inside = expansion * width
         self.perceptron = nn.Sequential(Linear(width, inside), Gelu(), Linear(inside, width))
 
-    def forward(self, x: Tensor, pairs: Pairs, known: int, begin: int | None = None) -> Tensor:
-        """What becomes of tokens (n, tokens, width): the first of each sequence sees `known` pairs.
-
-        Each later one sees one more. Where `begin` is given, these tokens are among the pairs, from
-        there on, and are set here.
-        """
-        there = pairs.keys.unit.shape[2] if begin is None else begin + x.shape[1]
-        if block_loops.advance is not None and x.device.type == "cpu":
-            seen = pairs.arrays()
-            factor = np.float32(factor_of(seen.keys.shape[3]))
-            x = x.clone(memory_format=torch.contiguous_format)
-            start = -1 if begin is None else begin
-            block_loops.advance(
-                x.numpy(), self.weights, seen, start, there, known, factor, np.float32(EPSILON)
-            )
-            return x
-        rows, size = scaled(self.before(x).flatten(0, 1)), x.shape[:2]
-        if begin is not None:
-            self.attention.keep(rows, size, pairs, begin)
-        x = x + self.attention(rows, size, pairs.first(there), known)
-        return x + self.perceptron(self.between(x))
-
-    def remember(self, x: Scaled, size: Sequence[int]) -> Pairs:
-        """Keys and values of rows of a context, whose `size` is (n, tokens)."""
-        pairs = self.attention.room(*size)
-        if block_loops.remember is not None and x.unit.device.type == "cpu":
-            block_loops.remember(*(part.numpy() for part in x), self.weights, pairs.arrays())
-        else:
-            self.attention.keep(x, size, pairs, 0)
-        return pairs
-
     @cached_property
-    def weights(self) -> block_loops.Weights:
-        """As loops take them."""
+    def around(self) -> block_loops.Around:
+        """Weights that are not of the attention, as loops take them."""
         before, between = (
             block_loops.Normal(*(part.detach().numpy() for part in (norm.weight, norm.bias)))
             for norm in (self.before, self.between)
         )
+        return block_loops.Around(before, between, *panels(self.perceptron[0], self.perceptron[2]))
+
+
+def panels(*layers: nn.Module) -> list[Panels]:
+    """Weights as loops take them."""
+    return [cast("Panels", cast("Linear", layer).product.integers) for layer in layers]
+
+
+class Block(Perceptive):
+    """Tokens look at each other, or at those before them."""
+
+    attention: Attention
+
+    def __init__(self, width: int, heads: int, expansion: int) -> None:
+        super().__init__(Attention(width, heads), width, expansion)
+
+    def forward(self, x: Tensor, pairs: Pairs, known: int, begin: int) -> Tensor:
+        """What becomes of tokens (n, tokens, width): the first of each sequence sees `known` pairs.
+
+        Each later one sees one more. These tokens are set here, among the pairs, from `begin` on.
+        """
+        there = begin + x.shape[1]
+        if block_loops.advance is not None and x.device.type == "cpu":
+            seen = pairs.arrays()
+            factor = np.float32(factor_of(seen.keys.shape[3]))
+            x = x.clone(memory_format=torch.contiguous_format)
+            places = begin, there, known
+            block_loops.advance(
+                x.numpy(), self.around, self.weights, seen, places, factor, np.float32(EPSILON)
+            )
+            return x
+        rows, size = scaled(self.before(x).flatten(0, 1)), x.shape[:2]
+        self.attention.keep(rows, size, pairs, begin)
+        x = x + self.attention(rows, size, pairs.first(there), known)
+        return x + self.perceptron(self.between(x))
+
+    @cached_property
+    def weights(self) -> block_loops.Weights:
+        """Of the attention, as loops take them."""
         own = self.attention
-        layers = own.query, own.key, own.value, own.out, self.perceptron[0], self.perceptron[2]
-        query, key, value, out, inside, outside = (
-            cast("Panels", layer.integers) for layer in layers
+        return block_loops.Weights(*panels(own.query, own.key, own.value, own.out))
+
+
+class AcrossBlock(Perceptive):
+    """Tokens look at a context."""
+
+    attention: Across
+
+    def __init__(self, width: int, heads: int, expansion: int) -> None:
+        super().__init__(Across(width, heads), width, expansion)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """What becomes of tokens (n, tokens, width)."""
+        if block_loops.advance_across is not None and context.panels is not None:
+            x = x.clone(memory_format=torch.contiguous_format)
+            width, heads = x.shape[2], self.attention.heads
+            numbers = np.float32(factor_of(width // heads)), np.float32(EPSILON)
+            most = np.float32(carried(width))
+            block_loops.advance_across(
+                x.numpy(), self.around, self.weights, context.panels, most, *numbers
+            )
+            return x
+        rows, size = scaled(self.before(x).flatten(0, 1)), x.shape[:2]
+        x = x + self.attention(rows, size, context.rows).view(x.shape)
+        return x + self.perceptron(self.between(x))
+
+    @cached_property
+    def weights(self) -> across_loops.AcrossWeights:
+        """Of the attention, as loops take them: those of all heads lie behind each other."""
+        own = self.attention
+        heads = (
+            Panels(
+                *map(np.stack, zip(*(cast("Panels", head.integers) for head in part), strict=True))
+            )
+            for part in (own.carry, own.tell)
         )
-        return block_loops.Weights(before, query, key, value, out, between, inside, outside)
+        return across_loops.AcrossWeights(*panels(own.query, own.out), *heads)
 
 
-class Layers(nn.Module):
-    """A stack of layers, each of two blocks."""
+class Encoder(nn.Module):
+    """All tokens see each other, in both blocks of a layer."""
 
     def __init__(self, number: int, width: int, heads: int, expansion: int) -> None:
         super().__init__()
@@ -172,72 +136,69 @@ class Layers(nn.Module):
             nn.ModuleList(Block(width, heads, expansion) for _ in range(2)) for _ in range(number)
         )
 
-    def blocks(self) -> list[tuple[Block, Block]]:
-        """The two blocks of each layer."""
-        return [cast("tuple[Block, Block]", tuple(layer)) for layer in self.layers]  # type: ignore[arg-type]
-
-
-class Encoder(Layers):
-    """All tokens see each other, in both blocks of a layer."""
-
     def forward(self, x: Tensor) -> Tensor:
-        for layer in self.blocks():
-            for block in layer:
+        for layer in self.layers:
+            for block in cast("list[Block]", layer):
                 x = block(x, block.attention.room(*x.shape[:2]), x.shape[1], 0)
         return x
 
 
 @dataclass
 class Memory:
-    """What a layer of a decoder has seen."""
+    """What a decoder has seen of some sequences."""
 
-    context: Pairs
-    past: Pairs
+    context: Context
+    past: list[Pairs]
+    """Of each layer."""
+
     count: int = 0
     """Of tokens in the past."""
 
     def copy(self) -> Memory:
         """One to go on with while this one stays."""
-        return replace(self, past=self.past.copy())
+        return replace(self, past=[own.copy() for own in self.past])
 
 
-class Decoder(Layers):
+class Decoder(nn.Module):
     """Tokens come one or some at a time: each sees itself and those before, then the context.
 
     Sequences are dealt out to threads, and each thread takes its own through all layers.
     """
 
-    def memories(self, context: Tensor, count: int, tokens: int) -> list[list[Memory]]:
+    def __init__(self, number: int, width: int, heads: int, expansion: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleList((Block(width, heads, expansion), AcrossBlock(width, heads, expansion)))
+            for _ in range(number)
+        )
+
+    def memories(self, context: Tensor, count: int, tokens: int) -> list[Memory]:
         """Where `count` sequences of `tokens` begin, given context (count or 1, tokens, width).
 
-        There is a list for each part of the sequences, which has what each layer has seen.
+        There is one for each part of the sequences.
         """
         parts = max(1, min(torch.get_num_threads(), count // WORTH))
         counts = [len(part) for part in torch.arange(count).tensor_split(parts)]
         contexts = context.tensor_split(parts) if len(context) > 1 else [context]
-        pairs = side_by_side(self._seen, contexts)
-        pairs = pairs if len(pairs) == parts else pairs * parts
+        seen = side_by_side(Context.of, contexts)
+        seen = seen if len(seen) == parts else seen * parts
         return [
-            [
-                Memory(seen, own.attention.room(number, tokens))
-                for seen, (own, _) in zip(part, self.blocks(), strict=True)
-            ]
-            for part, number in zip(pairs, counts, strict=True)
+            Memory(own, [block.attention.room(number, tokens) for block, _ in self.blocks()])
+            for own, number in zip(seen, counts, strict=True)
         ]
 
-    def forward(self, x: Tensor, memories: list[list[Memory]]) -> Tensor:
+    def forward(self, x: Tensor, memories: list[Memory]) -> Tensor:
         """The next tokens of each sequence, (n, tokens, width); `memories` learn them."""
         parts = list(zip(x.tensor_split(len(memories)), memories, strict=True))
         return torch.cat(side_by_side(lambda part: self._go_on(*part), parts))
 
-    def _seen(self, context: Tensor) -> list[Pairs]:
-        """What each layer sees of a context."""
-        rows, size = scaled(context.flatten(0, 1)), context.shape[:2]
-        return [across.remember(rows, size) for _, across in self.blocks()]
+    def blocks(self) -> list[tuple[Block, AcrossBlock]]:
+        """The two blocks of each layer."""
+        return [cast("tuple[Block, AcrossBlock]", tuple(layer)) for layer in self.layers]  # type: ignore[arg-type]
 
-    def _go_on(self, x: Tensor, memories: list[Memory]) -> Tensor:
-        for (own, across), memory in zip(self.blocks(), memories, strict=True):
-            x = own(x, memory.past, memory.count + 1, memory.count)
-            memory.count += x.shape[1]
-            x = across(x, memory.context, memory.context.keys.unit.shape[2])
+    def _go_on(self, x: Tensor, memory: Memory) -> Tensor:
+        for (own, across), past in zip(self.blocks(), memory.past, strict=True):
+            x = own(x, past, memory.count + 1, memory.count)
+            x = across(x, memory.context)
+        memory.count += x.shape[1]
         return x

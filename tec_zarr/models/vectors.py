@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 WHOLE, PAIR, HALF = ir.IntType(64), ir.IntType(32), ir.IntType(16)
-SINGLE, DOUBLE = ir.FloatType(), ir.DoubleType()
+SINGLE = ir.FloatType()
 NOTHING = ir.Constant(ir.IntType(8).as_pointer(), None)
 """What numba has for None."""
 
@@ -88,9 +88,9 @@ def rows(builder: Any, shape: Shape, rows: Sequence[Any]) -> list[Any]:
     return [builder.add(first, builder.mul(step, number)) for number in numbers]
 
 
-def places(builder: Any, shape: Shape, first: Any, size: int = 4) -> list[Any]:
-    """The addresses of vectors of sums, each of so many bytes."""
-    step = size * shape.lanes
+def places(builder: Any, shape: Shape, first: Any) -> list[Any]:
+    """The addresses of vectors of sums."""
+    step = 4 * shape.lanes
     return [builder.add(first, WHOLE(step * k)) for k in range(shape.rows * shape.vectors)]
 
 
