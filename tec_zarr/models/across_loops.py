@@ -1,4 +1,4 @@
-"""Attention to a context in machine code; `transformer.Across` does the same by torch, bit by bit.
+"""Attention to a context in machine code; `attention.Across` does the same by torch, bit by bit.
 
 Queries are carried to the context, head by head, and what they find there becomes values.
 """
